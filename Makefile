@@ -1,0 +1,75 @@
+# Each target sets up what it needs and then does its job; a second call only does the job.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+# The reference models live in an environment of their own: torch is large, and not everyone's build of it is the same.
+OPENMMLAB ?= .venv-openmmlab
+TORCH ?= torch==2.13.0
+
+.PHONY: help demo test test-slurm docs lint bench clean openmmlab test-openmmlab
+
+help:
+	@echo "make demo    set up and run everything on a rendered miniature Human3.6M, in ./demo"
+	@echo "make test    set up and run the tests"
+	@echo "make openmmlab       set up the reference models as well, in ./$(OPENMMLAB)"
+	@echo "make test-openmmlab  set them up and prove that they agree with their authors' code"
+	@echo "make test-slurm    install a SLURM, boot it on this machine and run the tests of the cluster (as root)"
+	@echo "make docs    the documentation, in ./site"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   what is claimed about speed"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,zarr]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/xycd models fetch embedded
+	$(BIN)/xycd demo demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slurm and not openmmlab' --ignore tests/slurm
+
+# The last four come without what they ask for: OpenCV's desktop build, and packages that would have to be compiled.
+$(OPENMMLAB)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OPENMMLAB)
+	$(OPENMMLAB)/bin/python -m pip install --quiet --upgrade pip
+	$(OPENMMLAB)/bin/python -m pip install --quiet $(TORCH) --editable '.[dev,zarr,openmmlab]'
+	$(OPENMMLAB)/bin/python -m pip install --quiet --no-deps \
+		mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 mmpose==1.3.2
+	@touch $@
+
+openmmlab: $(OPENMMLAB)/.installed
+
+test-openmmlab: openmmlab
+	$(OPENMMLAB)/bin/python -m pytest -m openmmlab
+
+test-slurm: $(STAMP)
+	tests/slurm/install.sh
+	XYCD_REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/slurm
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m pytest tests/docs/test_hooks.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --table docs/performance.md
+
+clean:
+	rm -rf $(VENV) $(OPENMMLAB) demo site .mypy_cache .ruff_cache .pytest_cache
