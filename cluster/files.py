@@ -1,0 +1,120 @@
+"""Files on shared disk that only their owner may read or write, replaced in one step."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from cluster.errors import ClusterError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+LIMIT = 4 * 1024 * 1024  # bytes; what we write is far smaller
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` (and its parents) and see that it is a folder of ours that nobody else may enter.
+
+    Raises
+    ------
+    ClusterError
+        When it belongs to someone else, is a link, or the file system doesn't keep modes.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o700:
+        path.chmod(0o700)
+        found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
+        raise ClusterError(
+            "What controls a run lies in a folder that only you can enter.",
+            f"{path}: {stat.filemode(found.st_mode)}, owner {found.st_uid}, you are {os.getuid()}",
+            "Choose a workspace of your own, on a file system that keeps permissions.",
+        )
+    return path
+
+
+def write_private(path: Path, text: str, *, room: int = 0) -> None:
+    """Write `text` under a temporary name with mode 0600 and rename it: readers see all of it or the old file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    text : str
+        Its content.
+    room : int
+        Bytes that the file has at least, spaces behind the text. A later write that fails because disk, quota or inodes
+        are used up goes into that room, in place; readers of such files may see a mixture of two texts, and look again.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        create_private(temporary, text.encode().ljust(room).decode())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if not room or error.errno not in FULL or not overwrite(path, text):
+            raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def overwrite(path: Path, text: str) -> bool:
+    """Put `text` in place of a file's content, in the room that the file has; whether it fits.
+
+    Most file systems need no more space for that; those that never write in place (ZFS, btrfs) may.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(descriptor).st_size
+        content = text.encode()
+        if len(content) > size:
+            return False
+        os.pwrite(descriptor, content.ljust(size), 0)
+        os.fsync(descriptor)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def create_private(path: Path, text: str) -> None:
+    """Write a new file with mode 0600.
+
+    Raises
+    ------
+    FileExistsError
+        When there is one, even a dangling link.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def read_private(path: Path) -> str | None:
+    """Text of a file of ours; None where there is none, or it is a link or belongs to someone else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_size > LIMIT:
+            return None
+        return file.read().decode("utf-8", "replace")
+
+
+def look_afresh(folder: Path) -> None:
+    """Have the next look into `folder` ask the server.
+
+    NFS clients remember a folder's listing, and that a name wasn't there, for up to a minute. A change of their own
+    makes them forget it.
+    """
+    with suppress(OSError):  # then the look is merely late
+        os.utime(folder)

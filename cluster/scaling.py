@@ -1,0 +1,92 @@
+"""Start, scale and count workers, the same for both kinds of cluster."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from distributed.deploy.cluster import Cluster
+
+from cluster.config import ClusterConfig
+from cluster.errors import ClusterError
+from cluster.local import LocalWorkers
+
+
+def parse_target(target: str) -> tuple[int, int | None]:
+    """Number, or minimum and maximum, that "12" or "2:20" stand for.
+
+    Raises
+    ------
+    ClusterError
+        When the text has another form, or the range is empty.
+    """
+    found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", target.strip(), re.ASCII)
+    low, high = (int(found[1]), None if found[2] is None else int(found[2])) if found else (0, 0)
+    if not found or (high is not None and high < max(low, 1)):
+        raise ClusterError("A scale is a number or MIN:MAX.", repr(target), "Say 12, or 2:20.")
+    return low, high
+
+
+def start_cluster(config: ClusterConfig, *, folder: Path | None, uses_gpu: bool) -> Cluster:
+    """See `cluster.start`."""
+    if config.kind == "slurm":
+        from cluster.slurm import SlurmWorkers
+
+        return SlurmWorkers.begin(config, folder=folder)
+    cluster = LocalWorkers(config, uses_gpu=uses_gpu)
+    if config.maximum is not None:
+        cluster.adapt(minimum=config.minimum, maximum=config.maximum)
+    else:
+        cluster.scale(config.workers or cluster.default_workers)
+    return cluster
+
+
+def scale_to(cluster: Any, target: str) -> str:
+    """See `cluster.scale_to`."""
+    low, high = parse_target(target)
+    adaptive, unit = getattr(cluster, "_adaptive", None), "job" if hasattr(cluster, "jobs") else "worker"
+    if high is not None:
+        per_job = getattr(cluster, "workers_per_job", 1)
+        cluster.adapt(minimum=low * per_job, maximum=high * per_job)
+        return f"between {low} and {high} {unit}s"
+    if adaptive is not None:
+        cluster.loop.add_callback(adaptive.stop)
+    if unit == "job":
+        cluster.scale(jobs=low)
+    else:
+        cluster.scale(low)
+    return f"{low} {unit}{'s' * (low != 1)}"
+
+
+def workers_summary(cluster: Any) -> dict[str, Any]:
+    """Count workers.
+
+    Returns
+    -------
+    dict
+        ``kind``, ``workers`` (connected), ``wanted`` (workers, or jobs on SLURM), ``adaptive`` ("2:20" or None),
+        ``dashboard`` (its address, None without), ``tunnel`` (the command that brings it to one's own machine),
+        ``problems``; on SLURM also what else `cluster.slurm.SlurmWorkers.summary` gives.
+    """
+    adaptive = getattr(cluster, "_adaptive", None)
+    active = adaptive is not None and adaptive.state in ("starting", "running")
+    extra = cluster.summary() if hasattr(cluster, "summary") else {"kind": "local", "problems": []}
+    config = getattr(cluster, "config", None)  # a cluster that xycd didn't start has none
+    link = cluster.dashboard_link if config is None or config.dashboard_address else None
+    return {
+        "workers": len(cluster.scheduler_info["workers"]),
+        "wanted": len(cluster.worker_spec),
+        "adaptive": f"{adaptive.minimum}:{adaptive.maximum}" if active and adaptive is not None else None,
+        "dashboard": link,
+        "tunnel": tunnel(link) if link else None,
+    } | extra
+
+
+def tunnel(link: str) -> str:
+    """The ssh command that brings the dashboard at `link` to the same port of one's own machine."""
+    port = urlsplit(link).port
+    return f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{socket.gethostname()}"
