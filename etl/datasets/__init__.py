@@ -1,0 +1,1 @@
+"""One reader a dataset, all behind one interface, and the decoding of their images and videos."""
