@@ -1,0 +1,1 @@
+"""One module a model set, all behind one interface."""

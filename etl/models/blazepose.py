@@ -1,0 +1,378 @@
+"""The embedded model set: BlazePose GHUM on LiteRT, from the MediaPipe wheel. Needs no model hub and no GPU.
+
+A detector proposes people, a landmark network confirms each and gives its pose, a mask, and landmarks in
+metres, from which depth follows (`etl.models.blazepose_depth`). Real and metric, but coarse: 8-11 px on
+standing people of Human3.6M, root depth within some 5 %. It is what runs first, everywhere; it isn't
+meant to make features for training final models.
+
+A second look through the region that the first look's landmarks give, as MediaPipe does on videos, was
+measured and left out: 9.1 px instead of 8.8 px on rendered figures, the same on real images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from etl.errors import ConfigError, ModelError
+from etl.models import blazepose_decode as decode
+from etl.models import blazepose_depth as depth
+from etl.models import geometry, weights
+from etl.models.base import DepthField, Detections, Embeddings, Frame, Poses
+from etl.models.blazepose_people import Person, different
+from etl.models.blazepose_people import poses as to_poses
+
+Floats = NDArray[np.float64]
+Tiles = Literal["auto", "always", "never"]
+
+DETECTOR_FILE: Final = "pose_detection.tflite"
+LANDMARK_FILE: Final = "pose_landmark_full.tflite"
+
+LEAST_REGION: Final = 8.0  # px; a smaller one is a point, not a body
+
+HIPS: Final = (23, 24)
+
+# Of `geometry.warp`. A finer grid than this costs 2.5 ms more a frame of 1000 px and finds rendered people no better
+# (7.1 px instead of 7.05); small people in tiles, which stride 1.25, do need it.
+_DETECTOR_STRIDE: Final = 1.2
+_LANDMARK_STRIDE: Final = 1.5
+
+_HEAT_MAPS: Final = (1, 64, 64, 39)  # the landmarks' own; they are read from them inside the network
+
+# Raised whenever this code gives other values for the same networks and parameters.
+IMPLEMENTATION: Final = 2
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Every setting that can change a value.
+
+    Parameters
+    ----------
+    detector_score : float
+        Least score of the detector's proposals.
+    landmark_score : float
+        Least score by which the landmark network confirms a person.
+    suppression : float
+        Overlap above which the detector's boxes are one person's.
+    padding : float
+        Of the region that the landmark network sees, around the body's circle.
+    apart : float
+        Distance of the hips, relative to the body's circle, below which two people are one.
+    inside : float
+        Share of a box inside another's above which one found in a tile is a part of the other.
+    tiles : {"auto", "always", "never"}
+        Look for small people in overlapping tiles: where larger views show nobody for sure; in every frame; never.
+    sure_score : float
+        Score of the landmark network by which somebody is there for sure.
+    smallest : float
+        Height in px of the smallest person that tiles look for.
+    tile_ratio : float
+        Side of a tile, in heights of the person that it is for.
+    """
+
+    detector_score: float = 0.5
+    landmark_score: float = 0.5
+    suppression: float = 0.3
+    padding: float = 1.25
+    apart: float = 0.35
+    inside: float = 0.7
+    tiles: Tiles = "auto"
+    sure_score: float = 0.9
+    smallest: float = 80.0
+    tile_ratio: float = 3.5
+
+    def __post_init__(self) -> None:
+        if self.tiles not in ("auto", "always", "never"):
+            raise ConfigError("tiles is 'auto', 'always' or 'never'.", repr(self.tiles), "Choose one.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "tiles" and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ConfigError(f"{field.name} is a positive number.", repr(value), "Choose one.")
+            if field.name != "tiles":
+                object.__setattr__(self, field.name, float(value))  # 80 and 80.0 have one identity
+        if not (self.smallest >= 16 and self.tile_ratio >= 1):
+            raise ConfigError(
+                "Tiles look for people of 16 px and more, in tiles no smaller than they are.",
+                f"smallest = {self.smallest}, tile_ratio = {self.tile_ratio}",
+                "Raise them.",
+            )
+
+
+def build(options: Mapping[str, Any], cache: Path | None = None) -> BlazePose:
+    """Build the set from options by name: `threads`, and the fields of `Parameters`.
+
+    Raises
+    ------
+    ConfigError
+        When an option is unknown or out of range.
+    ModelError
+        When the files are absent, damaged or can't be loaded.
+    """
+    known = {"threads", *(field.name for field in fields(Parameters))}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise ConfigError("The options of the set embedded are known.", repr(name), f"Did you mean {near[0]!r}?")
+    threads = options.get("threads", 1)
+    if not (isinstance(threads, int) and threads >= 1):
+        raise ConfigError("threads is a whole number from 1.", repr(threads), "Choose one.")
+    return BlazePose(
+        cache, threads=threads, parameters=Parameters(**{k: v for k, v in options.items() if k != "threads"})
+    )
+
+
+class BlazePose:
+    """The embedded model set. See `etl.models.base.ModelSet`.
+
+    Confidence of a joint is the probability that it is inside the crop (presence) times the probability
+    that nothing hides it (visibility).
+
+    Parameters
+    ----------
+    cache : Path, optional
+        Folder of the networks' files, instead of `etl.models.weights.cache_folder`.
+    threads : int
+        Of each network. Changes no value.
+    parameters : Parameters, optional
+        Settings.
+
+    Raises
+    ------
+    ModelError
+        When the files are absent, damaged or can't be loaded.
+    """
+
+    def __init__(self, cache: Path | None = None, *, threads: int = 1, parameters: Parameters | None = None) -> None:
+        self.parameters = parameters or Parameters()
+        self._detector = _Network(weights.path_of(DETECTOR_FILE, cache), decode.DETECTOR_SIZE, threads, 127.5, 1)
+        self._landmarker = _Network(
+            weights.path_of(LANDMARK_FILE, cache), decode.LANDMARK_SIZE, threads, 255, unused=_HEAT_MAPS
+        )
+        self._anchors = decode.anchors()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `etl.models.base.ModelSet.identity`."""
+        return {
+            "name": "embedded",
+            "implementation": IMPLEMENTATION,
+            "files": {name: weights.model_file(name).sha256 for name in (DETECTOR_FILE, LANDMARK_FILE)},
+            "runtime": "litert",
+            "precision": "fp32",
+            "parameters": asdict(self.parameters),
+        }
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """No embeddings."""
+        return 0, 0
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """People whom the detector proposes and the landmark network confirms, best first."""
+        found = []
+        for frame in frames:
+            people = self._people(frame.image)
+            sides = [geometry.apply(p.back, _CROP_CORNERS) for p in people]
+            boxes = [np.concatenate([s.min(0), s.max(0)]) for s in sides]
+            found.append(
+                Detections(
+                    boxes=np.array(boxes, np.float32).reshape(-1, 4),
+                    scores=np.array([p.score for p in people], np.float32),
+                    own={"people": people},
+                )
+            )
+        return found
+
+    def estimate_poses(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
+        """COCO joints, tight boxes, masks and world landmarks of what `detect` found, or of boxes from elsewhere."""
+        poses = []
+        for frame, found in zip(frames, detections, strict=True):
+            people = found.own["people"] if "people" in found.own else self._in_boxes(frame.image, found)
+            poses.append(to_poses(people, frame.image.shape[:2]))
+        return poses
+
+    def estimate_depth(self, frames: Sequence[Frame], poses: Sequence[Poses]) -> list[DepthField]:
+        """Depth of the people, NaN elsewhere, under each frame's camera."""
+        return [_depth(frame, found) for frame, found in zip(frames, poses, strict=True)]
+
+    def embed(
+        self, poses: Sequence[Poses], depths: Sequence[DepthField], joints: Sequence[NDArray[np.float32]]
+    ) -> list[Embeddings]:
+        """Nothing: the set has no embeddings."""
+        return [Embeddings() for _ in poses]
+
+    def _people(self, image: NDArray[np.uint8]) -> list[Person]:
+        """Confirmed people, from the whole frame and, as the parameters say, from tiles."""
+        p = self.parameters
+        height, width = image.shape[:2]
+        side = float(max(width, height))
+        people = self._confirm(image, [((width - side) / 2, (height - side) / 2, side)], from_tile=False)
+        if p.tiles == "never":
+            return people
+        for tiles in decode.tile_levels(width, height, p.smallest, p.tile_ratio):
+            if p.tiles == "auto" and any(person.landmarks.score >= p.sure_score for person in people):
+                break
+            people = different([*people, *self._confirm(image, tiles, from_tile=True)], p.apart, p.inside)
+        return people
+
+    def _propose(self, image: NDArray[np.uint8], tile: tuple[float, float, float]) -> decode.Candidates:
+        """The detector's candidates in a square of the image, in px of the image."""
+        x, y, side = tile
+        size = decode.DETECTOR_SIZE
+        matrix = geometry.crop_matrix((x + (side - 1) / 2, y + (side - 1) / 2), (side, side), 0.0, (size, size))
+        out = self._detector(geometry.warp(image, matrix, (size, size), stride=_DETECTOR_STRIDE))
+        raw, logits = out[1, 2254, 12][0], out[1, 2254, 1][0, :, 0]
+        found = decode.decode(raw, logits, self._anchors, self.parameters.detector_score)
+        found = decode.weighted_suppression(found, self.parameters.suppression)
+        back = geometry.invert(matrix)
+        corners = geometry.apply(back, found.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        return decode.Candidates(
+            geometry.apply(back, found.hips), geometry.apply(back, found.rims), corners, found.scores
+        )
+
+    def _confirm(
+        self, image: NDArray[np.uint8], tiles: Sequence[tuple[float, float, float]], *, from_tile: bool
+    ) -> list[Person]:
+        """Different people whom the detector proposes in the tiles and the landmark network confirms, best first."""
+        p = self.parameters
+        found = decode.join([self._propose(image, tile) for tile in tiles])
+        found = found.take(decode.distinct(found.hips, found.radii, found.scores, p.apart))
+        rows = zip(found.hips, found.rims, found.scores.tolist(), strict=True)
+        looks = [self._look(image, *row, from_tile=from_tile) for row in rows]
+        # Two proposals of one person meet in the landmarks, which are finer.
+        return different([person for person in looks if person is not None], p.apart, p.inside)
+
+    def _in_boxes(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
+        """People in boxes that come from elsewhere (the annotation, say), who are there for certain but not confirmed.
+
+        A box doesn't say how the body is turned, so the first look's landmarks give the region of a second.
+        """
+        people = []
+        for box, score in zip(np.asarray(found.boxes, np.float64), found.scores.tolist(), strict=True):
+            if not np.isfinite(box).all():
+                continue
+            (center,), (size,) = geometry.pad_boxes(box[None], 1.0)
+            first = self._look(image, center, center - np.array([0.0, size.max() / 2]), score)
+            second = first and self._look(image, first.hip, first.rim, score)
+            people += [person for person in (second or first,) if person is not None]
+        return people
+
+    def _look(
+        self, image: NDArray[np.uint8], hip: Floats, rim: Floats, score: float, *, from_tile: bool = False
+    ) -> Person | None:
+        """The landmark network's view of a body's circle; None where it sees nobody."""
+        center, side, rotation = decode.region(hip, rim, self.parameters.padding)
+        if side < LEAST_REGION:
+            return None
+        size = decode.LANDMARK_SIZE
+        matrix = geometry.crop_matrix(center, (side, side), rotation, (size, size))
+        out = self._landmarker(geometry.warp(image, matrix, (size, size), stride=_LANDMARK_STRIDE))
+        landmarks = decode.decode_landmarks(
+            out[1, 195][0], out[1, 117][0], float(out[1, 1][0, 0]), out[1, size, size, 1][0, :, :, 0]
+        )
+        if landmarks.score < self.parameters.landmark_score:
+            return None
+        return Person(score * landmarks.score, matrix, rotation, landmarks, from_tile)
+
+
+@contextlib.contextmanager
+def _no_greeting() -> Iterator[None]:
+    """Keep LiteRT's C++ from writing "Created TensorFlow Lite XNNPACK delegate" over the user's progress bar."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield  # what goes wrong meanwhile is raised as an exception, and shown
+    finally:
+        os.dup2(kept, 2)
+        os.close(null)
+        os.close(kept)
+
+
+class _Network:
+    """A LiteRT interpreter, which isn't safe in threads, behind a lock.
+
+    Parameters
+    ----------
+    path : Path
+        The network.
+    size : int
+        Side of its input, px.
+    threads : int
+        Of its operations.
+    scale, offset : float
+        The input is ``pixels / scale - offset``.
+    unused : tuple of int
+        Shape of an output that nobody wants, which isn't copied.
+    """
+
+    def __init__(
+        self, path: Path, size: int, threads: int, scale: float, offset: float = 0.0, unused: tuple[int, ...] = ()
+    ) -> None:
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"LiteRT loads {path.name}.", str(error), "Run `xycd models fetch`.") from error
+        (taken,) = self._interpreter.get_input_details()
+        if tuple(taken["shape"]) != (1, size, size, 3):
+            raise ModelError(
+                f"{path.name} takes one RGB image of {size} px.", f"{taken['shape']}", "Run `xycd models fetch`."
+            )
+        self._input = self._interpreter.tensor(taken["index"])
+        shapes = {o["index"]: tuple(o["shape"].tolist()) for o in self._interpreter.get_output_details()}
+        self._outputs = {index: shape for index, shape in shapes.items() if shape != unused}
+        self._scale, self._offset = np.float32(scale), np.float32(offset)
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[tuple[int, ...], NDArray[np.float32]]:
+        """Outputs by their shapes, which differ, of one image (size, size, 3)."""
+        with self._lock:
+            # In place, and let go of before the network runs, which LiteRT insists on.
+            values = self._input()[0]
+            np.divide(pixels, self._scale, out=values, dtype=np.float32)
+            if self._offset:
+                values -= self._offset
+            del values
+            self._interpreter.invoke()
+            return {shape: self._interpreter.get_tensor(index) for index, shape in self._outputs.items()}
+
+
+_CROP_CORNERS: Final = np.array([(x, y) for x in (-0.5, 255.5) for y in (-0.5, 255.5)])
+
+
+def _depth(frame: Frame, poses: Poses) -> depth.BodyDepth:
+    """Depth of the people of one frame."""
+    placing = list(depth.PLACING)
+    joints = np.full((len(poses), 17), np.nan, np.float32)
+    bodies = []
+    for row in range(len(poses)):
+        points = poses.own["landmarks"][row]
+        # The lens is undone for all of them at once.
+        plane = frame.camera.unproject(np.concatenate([points[placing], points[list(HIPS)].mean(0)[None]]))
+        world = depth.from_line_of_sight(poses.own["world"][row], plane[-1])
+        # A floor, so that a person of whom little is visible is placed all the same.
+        trust = np.maximum(poses.own["confidence"][row][placing], 1e-3)
+        translation = depth.solve_translation(plane[:-1], world[placing], trust)
+        depths = world[:, 2] + translation[2]
+        if not depth.median(depths) >= depth.NEAREST_M:
+            continue  # behind the camera or in it: no depth rather than a wrong one
+        joints[row] = depth.joint_depths(depths)
+        bodies.append(
+            depth.Body(poses.own["mask"][row], poses.own["matrix"][row], points, depths, frame.camera.focal[0])
+        )
+    return depth.BodyDepth((frame.image.shape[0], frame.image.shape[1]), tuple(bodies), joints)

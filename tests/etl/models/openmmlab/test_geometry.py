@@ -1,0 +1,222 @@
+"""Every step from the image to a network and back, with stand-in networks that report where a spot lies."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
+pytest.importorskip("mmpose", reason="needs the extra openmmlab")
+
+from etl.models import catalog, openmmlab  # noqa: E402
+from etl.models.depth_anything import DepthEstimator, input_size  # noqa: E402
+from etl.models.embedding import image_to_grid, sample  # noqa: E402
+from etl.models.geometry import apply  # noqa: E402
+from etl.models.rtmdet import PersonDetector  # noqa: E402
+from etl.models.rtmpose import PoseEstimator  # noqa: E402
+from etl.models.torch_runtime import Runtime  # noqa: E402
+from tests.etl.models.openmmlab import MARKS  # noqa: E402
+
+pytestmark = MARKS
+CPU = Runtime.choose("cpu")
+
+sizes = st.tuples(st.integers(120, 1600), st.integers(120, 1600)).filter(lambda s: 0.25 < s[0] / s[1] < 4)
+places = st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8))
+probe = settings(deadline=None, max_examples=25)
+
+
+def spot(
+    size: tuple[int, int], place: tuple[float, float], width_of_it: float = 0.03
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """RGB picture with one soft spot, and its place in px."""
+    width, height = size
+    at = np.array(place) * (width - 1, height - 1)
+    sigma = width_of_it * min(size)
+    x, y = (np.exp(-(((np.arange(n) - c) / sigma) ** 2) / 2) for n, c in zip(size, at, strict=True))
+    gray = np.rint(255 * y[:, None] * x).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2), at
+
+
+def center_of_mass(values: Any) -> Any:
+    """x, y of each map (N, h, w) of a spot on nothing."""
+    x, y = torch.arange(values.shape[2]), torch.arange(values.shape[1])
+    values = values.double().clamp(min=0)
+    total = values.sum((1, 2))
+    return torch.stack([(values.sum(1) * x).sum(1) / total, (values.sum(2) * y).sum(1) / total], dim=-1)
+
+
+class Identity(torch.nn.Module):
+    """Looks at its input; the base of the stand-ins."""
+
+    def __init__(self, swap: bool) -> None:
+        super().__init__()
+        self.data_preprocessor = SimpleNamespace(mean=torch.zeros(1), std=torch.ones(1), _channel_conversion=swap)
+
+    def extract_feat(self, x: Any) -> Any:
+        return (x,)
+
+
+class Detector(Identity):
+    """Gives a box of 20 x 40 input px around the spot, as edges, which start half a pixel before a centre."""
+
+    def __init__(self) -> None:
+        super().__init__(swap=False)
+
+    @property
+    def bbox_head(self) -> Any:
+        return self
+
+    def forward(self, features: Any) -> Any:
+        return [features[0]], [features[0]]
+
+    def predict_by_feat(self, scores: Any, _boxes: Any, *, batch_img_metas: Any, cfg: Any, rescale: bool) -> Any:
+        assert rescale
+        found = []
+        for x, meta in zip(scores[0], batch_img_metas, strict=True):
+            # Padding is grey; the spot is brighter where it matters.
+            edge = center_of_mass(torch.where(x[:1] == 114, 0.0, x[:1]))[0] + 0.5
+            half = torch.tensor([10.0, 20.0])
+            box = torch.cat([edge - half, edge + half]) / torch.tensor([*meta["scale_factor"], *meta["scale_factor"]])
+            found.append(SimpleNamespace(bboxes=box[None], scores=torch.ones(1), labels=torch.zeros(1)))
+        return found
+
+
+@probe
+@given(sizes, places)
+def test_boxes_come_back_from_the_letterbox(size: tuple[int, int], place: tuple[float, float]) -> None:
+    network = catalog.DETECTORS["rtmdet-m-person"]
+    detector = PersonDetector(Detector(), openmmlab.read_config(network.package, network.config), CPU)
+    image, at = spot(size, place)
+    boxes, _ = detector.detect([image])[0]
+    middle = (boxes[0, :2] + boxes[0, 2:]) / 2 - 0.5
+    np.testing.assert_allclose(middle, at, atol=0.1)
+    # The height of 40 input px in image px; width and height may be scaled apart by the rounding to whole px.
+    assert boxes[0, 3] - boxes[0, 1] == pytest.approx(40 * max(size) / 640, rel=0.01)
+
+
+class Pose(Identity):
+    """Puts all joints on the spot, and keeps the crop as its features."""
+
+    def __init__(self) -> None:
+        super().__init__(swap=True)
+
+    @property
+    def head(self) -> Any:
+        return self
+
+    def forward(self, features: Any) -> Any:
+        center = center_of_mass(features[0][:, 0])
+        return center[:, None, :1].expand(-1, 17, 1), center[:, None, 1:].expand(-1, 17, 1)
+
+    def decode(self, simcc: Any) -> Any:
+        joints = torch.cat(simcc, dim=-1).numpy().astype(np.float32)
+        return [SimpleNamespace(keypoints=j[None], keypoint_scores=np.ones((1, 17), np.float32)) for j in joints]
+
+
+@probe
+@given(sizes, places, st.tuples(st.floats(-0.1, 0.1), st.floats(-0.1, 0.1)), st.floats(0.5, 2.5))
+def test_joints_come_back_from_the_crop(
+    size: tuple[int, int], place: tuple[float, float], offset: tuple[float, float], aspect: float
+) -> None:
+    network = catalog.POSE_ESTIMATORS["rtmpose-l-384x288"]
+    config = openmmlab.read_config(network.package, network.config)
+    estimator = PoseEstimator(Pose(), config, CPU, flip_test=False)
+    image, at = spot(size, place)
+    # A box that holds the spot, and may reach beyond the image.
+    half = 0.25 * min(size) * np.array([aspect**0.5, aspect**-0.5])
+    middle = at + np.array(offset) * min(size)
+    box = np.concatenate([middle - half, middle + half]).astype(np.float32)
+    ((person,),) = estimator.estimate([image], [box[None]])
+    np.testing.assert_allclose(person.keypoints, np.tile(at, (17, 1)), atol=0.1)
+    # The crop's matrix, by which features are placed, says the same.
+    in_crop = center_of_mass(person.features[:1].float())[0].numpy()
+    scale = person.region.scale[0] / 288
+    np.testing.assert_allclose(apply(person.region.matrix, at) * scale, in_crop * scale, atol=0.1)
+    assert person.region.scale[0] / person.region.scale[1] == pytest.approx(0.75, rel=1e-5)
+    assert person.region.scale.max() >= 1.25 * 2 * half.max() * 0.999
+
+
+class Depth(torch.nn.Module):
+    """Gives the picture as depth in grey levels, and its means over patches as features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(patch_size=14, fusion_hidden_size=3)
+        self.neck = torch.nn.Module()
+        self.neck.convs = torch.nn.ModuleList(torch.nn.Identity() for _ in range(4))
+
+    def forward(self, x: Any) -> Any:
+        self.neck.convs[2](torch.nn.functional.avg_pool2d(x, 14))
+        level = torch.tensor(0.229) * 255 * x[:, 0] + torch.tensor(0.485) * 255
+        return SimpleNamespace(predicted_depth=level)
+
+
+@probe
+@given(sizes, places)
+def test_depth_comes_back_from_the_multiple_of_14(size: tuple[int, int], place: tuple[float, float]) -> None:
+    image, at = spot(size, place)
+    (depth,) = DepthEstimator(Depth(), CPU).estimate([image])
+    assert depth.shape == (size[1], size[0])
+    found = torch.from_numpy(depth.to_array())[None]
+    np.testing.assert_allclose(center_of_mass(torch.where(found > 2, found, 0.0))[0], at, atol=0.1)
+    np.testing.assert_allclose(found[0], image[..., 0], atol=6)
+
+
+@probe
+@given(sizes, places)
+def test_the_published_way_back_stretches_as_it_does(size: tuple[int, int], place: tuple[float, float]) -> None:
+    image, at = spot(size, place)
+    (depth,) = DepthEstimator(Depth(), CPU, processing="authors").estimate([image])
+    # Edges on edges forth, corner pixels on corner pixels back.
+    ends = np.array(input_size(size, "authors"))
+    expected = ((at + 0.5) * ends / size - 0.5) * (np.array(size) - 1) / (ends - 1)
+    found = torch.from_numpy(depth.to_array())[None]
+    np.testing.assert_allclose(center_of_mass(torch.where(found > 2, found, 0.0))[0], expected, atol=0.1)
+
+
+@probe
+@given(sizes, st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7)))
+def test_features_of_depth_lie_where_the_image_has_them(size: tuple[int, int], place: tuple[float, float]) -> None:
+    image, at = spot(size, place, 0.07)
+    (depth,) = DepthEstimator(Depth(), CPU).estimate([image])
+    assert depth.grid == tuple(n // 14 for n in input_size(size))
+    shifted = depth.features[None, :1] - depth.features[:1].min()
+    in_cells = center_of_mass(shifted[0])[0].numpy()
+    per_cell = np.array(size) / depth.grid
+    np.testing.assert_allclose(apply(image_to_grid(size, depth.grid), at) * per_cell, in_cells * per_cell, atol=0.1)
+    brightest = sample(shifted, torch.from_numpy(in_cells)[None, None], "bilinear")
+    assert float(brightest) > 0.5 * float(shifted.max())
+
+
+@pytest.mark.parametrize(
+    ("size", "transformers", "authors"),
+    [
+        ((1000, 1000), (518, 518), (518, 518)),
+        ((1000, 1002), (518, 518), (518, 518)),
+        ((1920, 1080), (924, 518), (924, 518)),
+        ((1080, 1920), (518, 924), (518, 924)),
+        ((2048, 2048), (518, 518), (518, 518)),
+        # Smaller than 518: transformers changes the size as little as it can, the authors fill the shorter side.
+        ((320, 240), (518, 392), (686, 518)),
+        ((640, 480), (686, 518), (686, 518)),
+        ((480, 300), (518, 322), (826, 518)),
+    ],
+)
+def test_sizes_of_inputs(size: tuple[int, int], transformers: tuple[int, int], authors: tuple[int, int]) -> None:
+    assert input_size(size) == transformers
+    assert input_size(size, "authors") == authors
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.tuples(st.integers(20, 4000), st.integers(20, 4000)))
+def test_sizes_of_inputs_are_those_of_transformers(size: tuple[int, int]) -> None:
+    from transformers.models.dpt.image_processing_pil_dpt import get_resize_output_image_size
+
+    found = get_resize_output_image_size(np.zeros((1, size[1], size[0]), bool), (518, 518), True, 14)
+    assert input_size(size) == (found.width, found.height)
