@@ -1,0 +1,423 @@
+"""Estimate: one partition of frames to one feature file. This is what runs on a worker.
+
+Decoding runs ahead, in as many threads as pay. A frame that can't be decoded, or on which the models fail, costs that
+frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cluster.config import StagingConfig
+from cluster.files import look_afresh
+from etl import __version__
+from etl.config import EstimateSettings, ModelSettings, to_json
+from etl.datasets.frames import DecodedFrame, Media, read_ahead
+from etl.models import registry
+from etl.models.base import Frame, ModelSet
+from etl.partition import Partition, Receipt, digest
+from etl.shelf import once_visible
+from etl.space import once_there_is_space
+from etl.stages import maps
+from etl.stages.blocks import FrameFeatures, estimate_batch
+from etl.stages.pace import DecodeThreads, Pace, processors
+from etl.staging import staged
+from etl.workspace import FeatureStore, atomic_target, file_sha256
+from schemas import annotation, features
+from schemas.camera import Camera
+from schemas.features import Status
+
+VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Everything that a worker needs to estimate partitions of one dataset; small, and sent with each task.
+
+    Parameters
+    ----------
+    models : ModelSettings
+        Which model set.
+    settings : EstimateSettings
+        Everything else; `association` is resolved (never "auto").
+    media_root, annotations, features : Path
+        Folders: the raw dataset, its annotation files, the feature store.
+    description : str
+        JSON of what stands behind the stage key; goes into each file's attributes.
+    staging : StagingConfig
+        Whether videos are copied to the node first.
+    patience : float
+        Seconds to wait for space on the disk before a partition fails.
+    """
+
+    models: ModelSettings
+    settings: EstimateSettings
+    media_root: Path
+    annotations: Path
+    features: Path
+    description: str = field(repr=False)
+    staging: StagingConfig = field(default_factory=StagingConfig)
+    patience: float = 0.0
+
+    def maps_of(self, features: Path) -> Path | None:
+        """Where the maps belong that are kept beside a feature file; None where none are."""
+        embeddings = self.settings.embeddings
+        return maps.path_of(features, embeddings) if embeddings.keep_maps else None
+
+    @property
+    def uses_boxes(self) -> bool:
+        """Whether annotated boxes decide who is who."""
+        return self.settings.association in ("overlap", "ground_truth_box")
+
+
+def describe_stage(models: ModelSettings, settings: EstimateSettings, frames: Any) -> dict[str, Any]:
+    """Everything that can change a value, and how frames are cut: what the stage key hashes.
+
+    Parameters
+    ----------
+    models, settings
+        As configured, `association` resolved.
+    frames : JSON-ready
+        The dataset's options that choose frames.
+    """
+    # Maps are kept in files of their own, whose names say their sizes; no feature depends on them.
+    beside = {"batch", "decode_ahead_mb", "embeddings"}
+    parameters = settings.model_dump(mode="json", exclude=beside) | {"embeddings": settings.embeddings.enabled}
+    return {
+        "stage": f"estimate {VERSION}",
+        "models": build_models(models).identity,
+        "parameters": parameters,
+        "frames": frames,
+    }
+
+
+def stage_key(description: dict[str, Any]) -> str:
+    """Key of the folder of all features that this stage makes."""
+    return digest(description, length=12)
+
+
+@functools.lru_cache(maxsize=1)
+def _cached_models(settings: str) -> ModelSet:
+    # One set a process: building takes seconds, and GPUs have no room for two.
+    chosen = ModelSettings.model_validate_json(settings)
+    return registry.build(chosen.set, cache=chosen.cache, **chosen.options)
+
+
+def build_models(settings: ModelSettings) -> ModelSet:
+    """The model set, built once a process."""
+    return _cached_models(to_json(settings))
+
+
+def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
+    """Estimate one partition and write its file.
+
+    Parameters
+    ----------
+    partition : Partition
+        What to do.
+    estimator : Estimator
+        How.
+
+    Returns
+    -------
+    Receipt
+        Proof of the file, which exists when this returns.
+
+    Raises
+    ------
+    etl.errors.WorkspaceError
+        When the workspace can't be written.
+    etl.errors.ModelError
+        When the models can't be built.
+    """
+    started = time.perf_counter()
+    store = FeatureStore(estimator.features)
+    finished, maps_path = _finished(partition, store), estimator.maps_of(store.folder / partition.path)
+    if finished is not None and (maps_path is None or maps_path.exists()):
+        return finished
+    once_there_is_space(lambda: store.record_attempt(partition.id), estimator.patience)
+    models = build_models(estimator.models)
+    rows = load_rows(once_visible(estimator.annotations / partition.annotation), partition)
+    decoders, pace = _decoders(), Pace()
+    keeper = None if maps_path is None else maps.Keeper.of(rows, models, estimator.settings.embeddings)
+    ds = estimate_rows(
+        rows, models, estimator, threads=decoders.count, ahead=decoders.limit > 1, pace=pace, keeper=keeper
+    )
+    decoders.learn(partition.frames, pace)
+    origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
+    if keeper is not None and maps_path is not None:  # before the features, which say that the partition is finished
+        kept, path = keeper.ds.assign_attrs(origin), maps_path
+        once_there_is_space(lambda: maps.write(kept, path), estimator.patience)
+    # Features that are there already stay: receipts know them by checksum.
+    receipt = finished or write_partition(ds.assign_attrs(origin), partition, store, patience=estimator.patience)
+    return replace(
+        receipt,
+        seconds=round(time.perf_counter() - started, 3),
+        wait_s=round(pace.wait_s, 3),
+        model_s=round(pace.model_s, 3),
+    )
+
+
+def _finished(partition: Partition, store: FeatureStore) -> Receipt | None:
+    """Receipt of the partition's file, if it is there and whole.
+
+    The scheduler runs a finished task again when its worker dies before the driver has the receipt.
+    """
+    look_afresh((store.folder / partition.path).parent)
+    if (store.folder / partition.path).exists():
+        with contextlib.suppress(ValueError, OSError, KeyError):
+            return inspect(partition, store)
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def _decoders() -> DecodeThreads:
+    """Of this process. OpenCV's own threads would only get in the way of those that decode and compute."""
+    cv2.setNumThreads(1)
+    return DecodeThreads(processors())
+
+
+def load_rows(path: Path, partition: Partition) -> xr.Dataset:
+    """The partition's rows of its annotation file, in memory."""
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        numbers = ds["frame_number"].values
+        rows = np.flatnonzero((numbers >= partition.first) & (numbers <= partition.last))
+        return ds.isel(frame=rows).load()
+
+
+def estimate_rows(
+    rows: xr.Dataset,
+    models: ModelSet,
+    estimator: Estimator,
+    *,
+    threads: int = 1,
+    ahead: bool = True,
+    pace: Pace | None = None,
+    keeper: maps.Keeper | None = None,
+) -> xr.Dataset:
+    """Features of annotation rows.
+
+    Parameters
+    ----------
+    rows : xr.Dataset
+        Annotation dataset, one row a frame and person.
+    models : ModelSet
+        Built for this process.
+    estimator : Estimator
+        Where frames come from, and the settings.
+    threads : int
+        Decode; they change no value.
+    ahead : bool
+        Decode while the models work, rather than between their batches. On a single processor nothing is won by that,
+        and what the models left in its caches is lost: 2.4 % more processor time with the embedded ones.
+    pace : Pace, optional
+        Learns where the time went.
+    keeper : maps.Keeper, optional
+        Gathers the feature maps of these rows.
+
+    Returns
+    -------
+    xr.Dataset
+        Feature dataset with the same rows in the same order; every row has a status.
+    """
+    settings = estimator.settings
+    pose_channels, depth_channels = models.channels if settings.embeddings.enabled else (0, 0)
+    ds = features.empty(
+        annotation.key_of(rows),
+        rows["frame_number"].values,
+        rows["person"].values,
+        statistics=settings.descriptor.statistics,
+        pose_channels=pose_channels,
+        depth_channels=depth_channels,
+    )
+    table = _Rows(ds, rows, estimator.uses_boxes, keeper)
+    numbers = np.unique(rows["frame_number"].values).tolist()
+    media = Media.from_dict(json.loads(rows.attrs["media"]))
+    pace = pace or Pace()
+    with contextlib.ExitStack() as stack:
+        near = stack.enter_context(staged(estimator.media_root, media, estimator.staging))
+        decoded = near.decode(numbers, threads=threads, max_pixels=settings.max_pixels)
+        if ahead:
+            decoded = read_ahead(decoded, settings.decode_ahead_mb * 2**20)
+        stack.callback(decoded.close)
+        for batch in pace.split(batched(decoded, settings.batch)):
+            frames = table.keep_decoded(batch, settings.field_of_view)
+            if frames:
+                _estimate_frames(frames, models, settings, table)
+    return table.finish()
+
+
+def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: _Rows) -> None:
+    """Fill in a batch; when the models fail on it, find out on which of its frames."""
+    try:
+        results = estimate_batch(frames, [table.boxes(f.number) for f in frames], models, settings)
+    except Exception as error:  # whatever a network raises costs the frame it happened on, and is listed
+        if len(frames) == 1:
+            table.fail(frames[0].number, Status.MODEL_ERROR, f"{type(error).__name__}: {error}")
+            return
+        for frame in frames:
+            _estimate_frames([frame], models, settings, table)
+        return
+    for frame, result in zip(frames, results, strict=True):
+        table.fill(frame.number, result)
+
+
+class _Rows:
+    """The rows being filled: which belong to a frame, and what became of them."""
+
+    def __init__(
+        self, ds: xr.Dataset, annotated: xr.Dataset, uses_boxes: bool, keeper: maps.Keeper | None = None
+    ) -> None:
+        self.ds, self.keeper = ds, keeper
+        # An array each, since looking one up in a dataset takes longer than filling in its row.
+        self.arrays = {name: ds[name].values for name in (*features.VARIABLES, *features.EMBEDDINGS) if name in ds}
+        self.key = annotation.key_of(annotated)
+        self.camera = annotation.camera_of(annotated)
+        self.reasons: dict[int, str] = {}
+        self.rows_of: dict[int, list[int]] = {}
+        for row, number in enumerate(annotated["frame_number"].values.tolist()):
+            self.rows_of.setdefault(number, []).append(row)
+        self._boxes: NDArray[np.float32] | None = None
+        if uses_boxes and annotation.has_ground_truth(annotated):
+            xy = annotated["keypoints_2d"].values
+            # A person whose joints are unknown has a box of NaN, which nothing overlaps.
+            finite = np.isfinite(xy).all(-1, keepdims=True)
+            low, high = np.where(finite, xy, np.inf).min(1), np.where(finite, xy, -np.inf).max(1)
+            boxes = np.concatenate([low, high], axis=1)
+            self._boxes = np.where(np.isfinite(boxes), boxes, np.nan).astype(np.float32)
+
+    def boxes(self, number: int) -> NDArray[np.float32] | None:
+        """Boxes of the annotated people of a frame, where they matter."""
+        return None if self._boxes is None else self._boxes[self.rows_of[number]]
+
+    def keep_decoded(self, batch: Iterable[DecodedFrame], field_of_view: float) -> list[Frame]:
+        """The frames that have an image; the others are marked."""
+        frames = []
+        for item in batch:
+            if item.image is None:
+                self.fail(item.number, Status.DECODE_ERROR, item.error or "no image")
+                continue
+            height, width = item.image.shape[:2]
+            camera = self.camera or Camera.from_field_of_view(width, height, field_of_view)
+            frames.append(Frame(self.key, item.number, item.image, camera))
+        return frames
+
+    def fail(self, number: int, status: Status, reason: str) -> None:
+        """Mark all rows of a frame."""
+        for row in self.rows_of[number]:
+            self._mark(row, status, reason)
+
+    def fill(self, number: int, result: FrameFeatures) -> None:
+        """Write one frame's features into its rows."""
+        for person, row in enumerate(self.rows_of[number]):
+            i = min(person, len(result.found) - 1)  # one entry where a rule chose one person for the frame
+            if not result.found[i]:
+                why = "no person detected" if self._boxes is None else "no detection overlaps the annotated person"
+                self._mark(row, Status.NO_PERSON, why)
+                continue
+            filled = self.arrays
+            filled["features"][row] = result.values[i]
+            filled["joint_valid"][row] = result.valid[i]
+            filled["bbox"][row] = result.boxes[i]
+            filled["bbox_score"][row] = result.box_scores[i]
+            for name, values in (
+                ("pose_embedding", result.embeddings.pose),
+                ("depth_embedding", result.embeddings.depth),
+            ):
+                if name in filled and values is not None:
+                    filled[name][row] = features.encode_float16(values[i])
+            if self.keeper is not None:
+                self.keeper.fill(row, i, result.maps)
+            filled["status"][row] = Status.OK
+
+    def _mark(self, row: int, status: Status, reason: str) -> None:
+        self.arrays["status"][row] = status
+        self.reasons[row] = reason
+
+    def finish(self) -> xr.Dataset:
+        """The dataset with its reasons."""
+        self.ds.attrs["failures"] = json.dumps(sorted(self.reasons.items()))
+        return features.validate(self.ds)
+
+
+def write_partition(
+    ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0, *, patience: float = 0.0
+) -> Receipt:
+    """Write the feature file (temporary file, fsync, rename) and give its receipt.
+
+    While there is no space for it, the write is tried again for `patience` seconds.
+    """
+    # Made in memory: of a full disk HDF5 says "HDF error", which may mean anything, and can't go on from there.
+    content = ds.to_netcdf(None, engine="netcdf4", format="NETCDF4")
+    checksum = once_there_is_space(lambda: _write_and_hash(store.folder / partition.path, content), patience)
+    return replace(make_receipt(ds, partition, len(content), checksum, seconds), written=round(time.time(), 3))
+
+
+def _write_and_hash(target: Path, content: memoryview) -> str:
+    """Write a file; its SHA-256, made while the disk takes it in."""
+    with ThreadPoolExecutor(1, "sha256") as thread, atomic_target(target) as temporary:
+        checksum = thread.submit(lambda: hashlib.sha256(content).hexdigest())
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return checksum.result()
+
+
+def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str, seconds: float) -> Receipt:
+    """Receipt of a file that holds `ds`."""
+    values, counts = np.unique(ds["status"].values, return_counts=True)
+    return Receipt(
+        id=partition.id,
+        path=str(partition.path),
+        rows=partition.rows,
+        frames=partition.frames,
+        counts={Status(v).name.lower(): int(n) for v, n in zip(values, counts, strict=True)},
+        bytes=size,
+        sha256=checksum,
+        seconds=round(seconds, 3),
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+    )
+
+
+def inspect(partition: Partition, store: FeatureStore) -> Receipt:
+    """Open a partition's file, check it, and give its receipt.
+
+    Raises
+    ------
+    ValueError, KeyError, OSError
+        When the file isn't a whole feature file of this partition.
+    """
+    path = store.folder / partition.path
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        features.validate(ds.load())
+        if ds.attrs.get("partition") != partition.id or ds.sizes["frame"] != partition.rows:
+            raise ValueError("it isn't this partition's file")
+        stat = path.stat()
+        receipt = make_receipt(ds, partition, stat.st_size, file_sha256(path), 0.0)
+        return replace(receipt, written=round(stat.st_mtime, 3))
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` items (itertools.batched needs Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,100 @@
+"""Which of the people found in a frame is the one, or are those, that the dataset annotates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.models.base import Poses
+
+Floats = NDArray[np.floating]
+Rule = Literal["keypoint_score", "largest_box", "box_score"]
+
+
+def choose_person(poses: Poses, rule: Rule = "keypoint_score") -> int | None:
+    """Row of the person of a frame that has one annotated person.
+
+    Parameters
+    ----------
+    poses : Poses
+        Every candidate.
+    rule : {"keypoint_score", "largest_box", "box_score"}
+        The highest mean of the 17 keypoint scores, as the published scripts choose; the largest box; or the box with
+        the highest detection score. The first of several equals wins; NaN loses.
+
+    Returns
+    -------
+    int or None
+        None where there is nobody.
+    """
+    if not len(poses):
+        return None
+    if rule == "keypoint_score":
+        merit = poses.scores.mean(axis=1, dtype=np.float64)
+    elif rule == "largest_box":
+        merit = _areas(np.asarray(poses.boxes, np.float64))
+    else:
+        merit = np.asarray(poses.box_scores, np.float64)
+    return int(np.argmax(np.where(np.isnan(merit), -np.inf, merit)))
+
+
+def associate(
+    poses: Poses,
+    boxes: Floats,
+    min_iou: float = 0.3,
+    by: Literal["keypoints", "boxes"] = "keypoints",
+) -> NDArray[np.intp]:
+    """Match the people found to annotated people, one to one, by the greatest sum of overlaps.
+
+    Parameters
+    ----------
+    poses : Poses
+        Every candidate.
+    boxes : (P, 4) float
+        Boxes x1, y1, x2, y2 in px of the annotated people; a box with NaN is matched to nobody.
+    min_iou : float
+        Pairs that overlap less are no match, and don't influence the others.
+    by : {"keypoints", "boxes"}
+        Compare the tight boxes of the candidates' joints, which is right for annotated boxes that are tight around
+        joints, or the detector's boxes.
+
+    Returns
+    -------
+    (P,) intp
+        Row in `poses` of each annotated person; -1 where there is none.
+    """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and few runs match people
+
+    found = box_of_keypoints(poses.keypoints) if by == "keypoints" else np.asarray(poses.boxes, np.float64)
+    overlaps = iou(np.asarray(boxes, np.float64).reshape(-1, 4), found)
+    overlaps[overlaps < max(min_iou, np.finfo(np.float64).tiny)] = 0
+    rows = np.full(len(overlaps), -1, np.intp)
+    annotated, candidates = linear_sum_assignment(overlaps, maximize=True)
+    matched = overlaps[annotated, candidates] > 0
+    rows[annotated[matched]] = candidates[matched]
+    return rows
+
+
+def box_of_keypoints(keypoints: Floats) -> NDArray[np.float64]:
+    """Tight box x1, y1, x2, y2 (..., 4) px of joints (..., J, 2) px; joints with NaN don't count, none gives NaN."""
+    finite = np.isfinite(keypoints).all(axis=-1, keepdims=True)
+    low = np.where(finite, keypoints, np.inf).min(axis=-2)
+    high = np.where(finite, keypoints, -np.inf).max(axis=-2)
+    box = np.concatenate([low, high], axis=-1).astype(np.float64)
+    return np.where(np.isfinite(box), box, np.nan)
+
+
+def iou(first: Floats, second: Floats) -> NDArray[np.float64]:
+    """Intersection over union (A, B) of boxes (A, 4) and (B, 4), x1 y1 x2 y2; 0 where a box is empty or NaN."""
+    a, b = np.asarray(first, np.float64)[:, None], np.asarray(second, np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    common = sides.clip(min=0).prod(axis=-1)
+    union = _areas(a) + _areas(b) - common
+    positive = common > 0  # False for NaN
+    return np.divide(common, union, out=np.zeros(positive.shape), where=positive)
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (boxes[..., 2:] - boxes[..., :2]).clip(min=0).prod(axis=-1)

@@ -1,0 +1,172 @@
+"""Rows of arrays whose places in a file are known, written there by one process or several, and behind by a thread."""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.errors import WorkspaceError
+
+Array = NDArray[Any]
+
+_BEHIND: Final = 16  # arrays; of a feature file's rows there are about as many
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one array lies. Picklable: other processes write rows by it.
+
+    Parameters
+    ----------
+    file : Path
+        The file that holds it while it is being written.
+    offset : int
+        Of its first byte.
+    shape : tuple of int
+        Its shape; rows are along the first axis.
+    dtype : numpy.dtype
+        Its dtype, without objects.
+    """
+
+    file: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row; of the whole array if it has no axes."""
+        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+
+    @property
+    def rows(self) -> int:
+        """Length of the first axis; 1 for an array without axes."""
+        return self.shape[0] if self.shape else 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """Receipt for rows that have been written."""
+
+    key: str
+    start: int
+    count: int
+    crc: int
+
+
+class RowWriter:
+    """Writes rows of arrays that have been laid out; each process opens its own.
+
+    Rows can be written behind (`write_behind`), in a thread: checksums and copies into the system's memory take as long
+    as reading the next rows does, and neither holds Python's lock.
+
+    Parameters
+    ----------
+    members : mapping of str to Member
+        Where the arrays lie.
+    """
+
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        self._members = dict(members)
+        self._files: dict[Path, int] = {}
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[Block]] = deque()
+        self._done: list[Block] = []
+
+    def write_behind(self, key: str, start: int, values: Array) -> None:
+        """`write`, in a thread; at most `_BEHIND` arrays wait for it. They mustn't change meanwhile.
+
+        Errors of arrays written behind are raised by later calls, at the latest by `blocks`.
+        """
+        self._thread = self._thread or ThreadPoolExecutor(1, "write-behind")
+        self._waiting.append(self._thread.submit(self.write, key, start, values))
+        while len(self._waiting) > _BEHIND:
+            self._done.append(self._waiting.popleft().result())
+
+    def blocks(self) -> list[Block]:
+        """Receipts for all rows written behind, which are all written then."""
+        while self._waiting:
+            self._done.append(self._waiting.popleft().result())
+        return self._done
+
+    def write(self, key: str, start: int, values: Array) -> Block:
+        """Write `values` (M, ...) as rows `start` to `start` + M of the array `key`.
+
+        Raises
+        ------
+        ValueError
+            When the rows don't fit the array's shape, or their dtype would lose values.
+        etl.errors.WorkspaceError
+            When the disk doesn't take them.
+        """
+        member = self._members[key]
+        rows = np.ascontiguousarray(values).reshape(np.shape(values) if member.shape else (1,))
+        if rows.shape[1:] != member.shape[1:] or start < 0 or start + len(rows) > member.rows:
+            raise ValueError(f"rows {start} on of shape {rows.shape} don't fit {key!r} of shape {member.shape}")
+        if not np.can_cast(rows.dtype, member.dtype, "same_kind") or _cuts(rows.dtype, member.dtype):
+            raise ValueError(f"{rows.dtype} doesn't fit {key!r} of dtype {member.dtype}")
+        data = rows.astype(member.dtype, copy=False).reshape(-1).view(np.uint8).data if rows.size else b""
+        with disk_errors(member.file):
+            if member.file not in self._files:
+                self._files[member.file] = os.open(member.file, os.O_WRONLY)
+            _write_all(self._files[member.file], data, member.offset + start * member.row_bytes)
+        return Block(key, start, len(rows), zlib.crc32(data))
+
+    def close(self) -> None:
+        """Close the files; what waits to be written behind isn't written any more."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals into errors that name the mend."""
+    mends = {
+        errno.ENOSPC: "Free some space, or choose another output folder.",
+        errno.EDQUOT: "Free some of your quota, or choose another output folder.",
+        errno.EROFS: "Choose an output folder that can be written.",
+        errno.EACCES: "Choose an output folder that you may write.",
+        errno.EPERM: "Choose an output folder that you may write.",
+        errno.ENOTDIR: "Choose an output whose parent is a folder.",
+        errno.EEXIST: "Choose an output whose parent is a folder.",
+        errno.EISDIR: "Move the folder of that name away, or choose another output.",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in mends:
+            raise
+        raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), mends[error.errno]) from error
+
+
+def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)  # at most 2 GiB at once
+        view, offset = view[written:], offset + written
+
+
+def _cuts(values: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Whether text would be cut short."""
+    return values.kind in "US" and values.itemsize > target.itemsize

@@ -1,0 +1,211 @@
+"""One sequence's rows of the XYCD file: read from its annotation and its feature files, written in place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import netCDF4
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.errors import MergeError
+from etl.stages.join import Inspected, Ints, image_names, is_sorted, match, opened, rows_of
+from etl.stages.row_writer import Block, Member, RowWriter
+from etl.stages.vectors import RowSettings, detected_part, predictions, truth
+from schemas import annotation, features, xycd
+from schemas.features import Status, decode_float16
+
+Floats = NDArray[np.float32]
+
+_CHUNK_BYTES: Final = 32 << 20  # of the output that are in memory at once
+_EMBEDDINGS: Final = {"pose_embedding": "rtm_joint_feats", "depth_embedding": "dav2_joint_feats"}
+_TRUTH: Final = ("keypoints_2d", "keypoints_3d", "visibility", "center", "scale")
+
+
+@dataclass(frozen=True)
+class SequenceReport:
+    """What became of one sequence.
+
+    Parameters
+    ----------
+    sequence : str
+        Its key.
+    first, rows : int
+        Its first row in the output, and how many there are.
+    ok : int
+        Rows with a valid detection.
+    failed : dict of str to int
+        Other rows, by status.
+    missing : tuple of (int, int)
+        Person and frame number of rows that had no features; among ``not_run`` in `failed`.
+    """
+
+    sequence: str
+    first: int
+    rows: int
+    ok: int
+    failed: dict[str, int]
+    missing: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sequence's share of the output; crosses process boundaries.
+
+    Parameters
+    ----------
+    inspected : Inspected
+        The sequence and its files.
+    first : int
+        Its first row in the output.
+    members : mapping of str to Member
+        The output's arrays.
+    settings : RowSettings
+        How rows are written.
+    """
+
+    inspected: Inspected
+    first: int
+    members: Mapping[str, Member]
+    settings: RowSettings
+
+
+def write_sequence(task: Task) -> tuple[list[Block], SequenceReport]:
+    """Write all rows of one sequence.
+
+    Returns
+    -------
+    blocks : list of Block
+        Receipts for `etl.stages.npz.ArrayWriter.record`.
+    report : SequenceReport
+        What became of the rows.
+
+    Raises
+    ------
+    etl.errors.MergeError
+        When a file can't be read, or isn't any more what it was when it was inspected.
+    etl.errors.WorkspaceError
+        When the disk doesn't take the rows.
+    """
+    item = task.inspected
+    statuses: Counter[int] = Counter()
+    with RowWriter(task.members) as writer:
+        sink = _Sink(writer, task)
+        annotated = _write_annotation(task, sink)
+        missing = np.ones(len(annotated), bool)
+        for path in item.files.features:
+            with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
+                target = match(annotated, rows_of(ds)).target
+                if (target < 0).any() or not missing[target].all():
+                    raise MergeError("Files stay as they are during a merge.", f"{path} changed", "Merge again.")
+                missing[target] = False
+                statuses.update(_write_features(ds, target, task, sink))
+        absent = np.flatnonzero(missing)
+        if len(absent) != item.missing:
+            raise MergeError("Files stay as they are during a merge.", f"those of {item.key} changed", "Merge again.")
+        for rows in _slices(len(absent), _bytes_of_row(task.members)):
+            sink.put_predictions(_nothing(task.members, len(absent[rows])), absent[rows])
+        blocks = writer.blocks()
+    statuses[Status.NOT_RUN] += len(absent)
+    failed = {status.name.lower(): statuses[status] for status in Status if status != Status.OK and statuses[status]}
+    names = tuple((int(person), int(frame)) for person, frame in annotated[absent])
+    return blocks, SequenceReport(str(item.key), task.first, item.rows, statuses[Status.OK], failed, names)
+
+
+class _Sink:
+    """Writes the rows of one sequence, which are consecutive in the output."""
+
+    def __init__(self, writer: RowWriter, task: Task) -> None:
+        self._writer, self._task = writer, task
+        self.visibility: Floats | None = None  # (N, 17), the ground truth's
+
+    def put(self, arrays: Mapping[str, NDArray[Any]], target: Ints) -> None:
+        """Write arrays (M, ...) as the sequence's rows `target` (M,); keys that the output lacks are left out."""
+        order = np.argsort(target, kind="stable")
+        runs = np.split(order, np.flatnonzero(np.diff(target[order]) != 1) + 1) if len(order) else []
+        for key, values in arrays.items():
+            for run in runs if key in self._task.members else []:
+                consecutive = bool((np.diff(run) == 1).all())
+                part = values[run[0] : run[-1] + 1] if consecutive else values[run]
+                self._writer.write_behind(key, self._task.first + int(target[run[0]]), part)
+
+    def put_predictions(self, arrays: dict[str, NDArray[Any]], target: Ints) -> None:
+        """`put`, with what is made of predictions."""
+        if self._task.settings.part == "detected":
+            visibility = None if self.visibility is None else self.visibility[target]
+            arrays["part"] = detected_part(arrays, visibility, self._task.settings)
+        self.put(arrays, target)
+
+
+def _write_annotation(task: Task, sink: _Sink) -> Ints:
+    """Write what the annotation knows; gives its rows (N, 2), person and frame number."""
+    key, members = task.inspected.key, task.members
+    with opened(task.inspected.files.annotation, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
+        annotated = rows_of(ds)
+        if len(annotated) != task.inspected.rows or not is_sorted(annotated):
+            found = f"{task.inspected.files.annotation} changed"
+            raise MergeError("Files stay as they are during a merge.", found, "Merge again.")
+        if task.inspected.truth:
+            sink.visibility = np.asarray(ds["visibility"][:], np.float32)
+        template = str(ds.getncattr("imgname"))
+        for rows in _slices(len(annotated), 2000):
+            count = rows.stop - rows.start
+            arrays: dict[str, NDArray[Any]] = {
+                "imgname": np.array(image_names(template, annotated[rows])),
+                "subject": np.full(count, key.subject),
+                "action": np.full(count, key.action),
+                "subaction": np.full(count, key.subaction, np.int32),
+                "camera": np.full(count, key.camera),
+                "person": annotated[rows, 0].astype(np.int32),
+                "frame": annotated[rows, 1].astype(np.int32),
+                "valid_annotation": np.asarray(ds["valid_annotation"][rows], bool),
+            }
+            if task.inspected.truth:
+                arrays |= truth(*(np.asarray(ds[name][rows]) for name in _TRUTH))
+            else:
+                arrays |= _zeros(members, (n for n, k in xycd.KEYS.items() if k.group == "truth"), count)
+            if task.settings.part == "detected":
+                arrays.pop("part", None)
+            sink.put(arrays, np.arange(rows.start, rows.stop))
+    return annotated
+
+
+def _write_features(ds: netCDF4.Dataset, target: Ints, task: Task, sink: _Sink) -> Counter[int]:
+    """Write the rows of one feature file, a part of it at a time; how many there are of each status."""
+    names = [str(name) for name in ds["feature"][:]]
+    statuses: Counter[int] = Counter()
+    for rows in _slices(len(target), _bytes_of_row(task.members)):
+        status = np.asarray(ds["status"][rows])
+        valid = np.asarray(ds["joint_valid"][rows], bool)
+        arrays = predictions(np.asarray(ds["features"][rows]), names, status, valid, task.settings)
+        for variable, key in _EMBEDDINGS.items():
+            if variable in ds.variables:
+                embedding = decode_float16(np.asarray(ds[variable][rows]))
+                embedding[status != Status.OK] = 0
+                arrays[key] = embedding
+        sink.put_predictions(arrays, target[rows])
+        statuses.update(status.tolist())
+    return statuses
+
+
+def _nothing(members: Mapping[str, Member], count: int) -> dict[str, NDArray[Any]]:
+    """Predicted arrays of rows that have no features."""
+    return _zeros(members, (name for name in xycd.KEYS if xycd.is_predicted(name)), count)
+
+
+def _zeros(members: Mapping[str, Member], names: Iterator[str], count: int) -> dict[str, NDArray[Any]]:
+    return {n: np.zeros((count, *members[n].shape[1:]), members[n].dtype) for n in names if n in members}
+
+
+def _bytes_of_row(members: Mapping[str, Member]) -> int:
+    return sum(member.row_bytes for member in members.values())
+
+
+def _slices(rows: int, row_bytes: int) -> Iterator[slice]:
+    """Consecutive slices of `rows` rows, each of a bounded size."""
+    step = max(_CHUNK_BYTES // max(row_bytes, 1), 1)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

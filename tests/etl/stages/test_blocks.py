@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from etl.config import EstimateSettings
+from etl.models.base import Frame
+from etl.stages.blocks import estimate_batch, feature_names
+from etl.stages.skeleton import coco_to_h36m
+from schemas.camera import Camera
+from schemas.keys import SequenceKey
+from tests.etl.fakes import FakeModels, coco_joints, depth_of
+
+KEY = SequenceKey("h36m", "S1", "Walking", 1, "0")
+CAMERA = Camera.from_field_of_view(640, 480, 55)
+BY_RULE = EstimateSettings(association="person")
+BY_OVERLAP = EstimateSettings(association="overlap")
+
+
+def frames(*numbers: int) -> list[Frame]:
+    return [Frame(KEY, n, np.zeros((480, 640, 3), np.uint8), CAMERA) for n in numbers]
+
+
+def box(number: int, person: int) -> list[float]:
+    joints = coco_joints(number, person)
+    return [*joints.min(0), *joints.max(0)]
+
+
+def test_features_are_the_converted_joints_and_their_depth() -> None:
+    (result,) = estimate_batch(frames(4), [None], FakeModels(), BY_RULE)
+    xy, confidence = coco_to_h36m(coco_joints(4), np.full(17, 0.8, np.float32))
+    names = feature_names(BY_RULE)
+    np.testing.assert_allclose(result.values[0, :, :2], xy, atol=1e-4)
+    np.testing.assert_allclose(result.values[0, :, names.index("confidence")], confidence, atol=1e-6)
+    for name in ("depth", "depth_min", "depth_max"):
+        np.testing.assert_allclose(result.values[0, :, names.index(name)], depth_of(4))
+    assert result.found.tolist() == [True]
+    assert result.valid.all()
+
+
+def test_the_rule_chooses_one_of_several_people() -> None:
+    (result,) = estimate_batch(frames(0), [None], FakeModels(people=3), BY_RULE)
+    assert result.values.shape[0] == 1
+    np.testing.assert_allclose(result.boxes[0], box(0, 0))
+
+
+def test_annotated_people_get_their_own_detections_in_their_order() -> None:
+    people = np.array([box(0, 2), [0, 300, 20, 320], box(0, 1)], np.float32)
+    (result,) = estimate_batch(frames(0), [people], FakeModels(people=3), BY_OVERLAP)
+    assert result.found.tolist() == [True, False, True]
+    np.testing.assert_allclose(result.boxes[[0, 2]], people[[0, 2]])
+    assert np.isnan(result.values[1]).all()
+    assert not result.valid[1].any()
+
+
+def test_detection_in_annotated_boxes_needs_no_detector() -> None:
+    models = FakeModels(people=2)
+    people = np.array([box(0, 0), box(0, 1)], np.float32)
+    settings = EstimateSettings(association="ground_truth_box")
+    (result,) = estimate_batch(frames(0), [people], models, settings)
+    assert models.calls["detect"] == 0
+    assert result.found.all()
+
+
+def test_depth_is_computed_once_a_frame_and_never_for_empty_ones() -> None:
+    models = FakeModels(people=2, empty=[1])
+    people = [np.array([box(n, 0), box(n, 1)], np.float32) for n in range(4)]
+    results = estimate_batch(frames(0, 1, 2, 3), list(people), models, BY_OVERLAP)
+    assert models.frames["depth"] == 3
+    assert models.calls["depth"] == 1
+    assert [r.found.tolist() for r in results] == [[True, True], [False, False], [True, True], [True, True]]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_embeddings_only_where_asked_for(wanted: bool) -> None:
+    models = FakeModels(channels=(4, 2), empty=[0])
+    settings = EstimateSettings(association="person", embeddings=wanted)
+    empty, found = estimate_batch(frames(0, 1), [None, None], models, settings)
+    assert (found.embeddings.pose is not None) == wanted
+    assert models.frames["embed"] == int(wanted)
+    assert empty.embeddings.pose is None
+    if wanted:
+        assert found.embeddings.pose is not None
+        np.testing.assert_allclose(found.embeddings.pose[0, :, 3], found.values[0, :, 0], rtol=1e-3)
+
+
+def test_statistics_lengthen_the_features() -> None:
+    settings = EstimateSettings.model_validate({"association": "person", "descriptor": {"statistics": True}})
+    (result,) = estimate_batch(frames(0), [None], FakeModels(), settings)
+    names = feature_names(settings)
+    assert result.values.shape[-1] == len(names)
+    np.testing.assert_allclose(result.values[0, :, names.index("median")], depth_of(0))
+    np.testing.assert_allclose(result.values[0, :, names.index("std")], 0, atol=1e-6)
+
+
+def test_compat_describes_as_the_published_scripts_do() -> None:
+    descriptor = {"statistics": True, "depth_source": "median", "compat": "auglift"}
+    settings = EstimateSettings.model_validate({"association": "person", "descriptor": descriptor})
+    (first,) = estimate_batch(frames(3), [None], FakeModels(), settings)
+    (again,) = estimate_batch(frames(3), [None], FakeModels(), settings)
+    np.testing.assert_array_equal(first.values, again.values)  # the random sample is seeded by the frame
+    names = feature_names(settings)
+    own = coco_to_h36m(coco_joints(3), np.full(17, 0.8, np.float32))[0]
+    # The sample's own pixel nearest to the median is some pixel of the disc, not the joint's.
+    column = [names.index("median_x"), names.index("median_y")]
+    offset = np.linalg.norm(first.values[0][:, column] - own, axis=-1)
+    assert (offset <= first.values[0, :, names.index("radius")] + 2**0.5).all()
+    assert offset.max() > 0.5
+
+
+@pytest.mark.parametrize("change", [{"statistics": False}, {"depth_source": "point"}])
+def test_compat_says_what_it_needs(change: dict[str, object]) -> None:
+    descriptor = {"statistics": True, "depth_source": "median", "compat": "auglift", **change}
+    with pytest.raises(ValueError, match="statistics = true"):
+        EstimateSettings.model_validate({"descriptor": descriptor})

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import xarray as xr
+
+from etl import staging
+from etl.config import EstimateSettings, ModelSettings
+from etl.datasets.frames import decode
+from etl.partition import Partition, cut
+from etl.stages import estimate
+from etl.stages.estimate import (
+    Estimator,
+    batched,
+    describe_stage,
+    estimate_partition,
+    estimate_rows,
+    load_rows,
+    stage_key,
+)
+from etl.stages.pace import DecodeThreads
+from etl.workspace import FeatureStore
+from schemas import annotation, features
+from schemas.features import Status
+from tests.etl.fakes import FakeModels, coco_joints, depth_of
+
+BAD = 3
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Six images, one of them not an image."""
+    folder = tmp_path / "raw" / "pics"
+    folder.mkdir(parents=True)
+    for i in range(6):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((480, 640, 3), 20 * i, np.uint8))
+    (folder / f"{BAD}.png").write_bytes(b"")
+    return tmp_path / "raw"
+
+
+def annotated(people: int = 1, ground_truth: bool = True) -> xr.Dataset:
+    ds = annotation.mock(frames=6, people=people, ground_truth=ground_truth)
+    media = {"kind": "images", "path": "pics", "pattern": "{number}.png", "first": 0}
+    return ds.assign_attrs(media=json.dumps(media))
+
+
+def make(tmp_path: Path, ds: xr.Dataset, **settings: Any) -> tuple[Estimator, list[Partition]]:
+    """Estimator and partitions of `ds`, with fake models."""
+    folder = tmp_path / "annotations"
+    folder.mkdir(exist_ok=True)
+    ds.to_netcdf(folder / "a.nc", engine="netcdf4")
+    factory = settings.pop("factory", "tests.etl.fakes:build")
+    models = ModelSettings(set=factory, options=settings.pop("models", {}))
+    chosen = EstimateSettings.model_validate({"association": "person", **settings})
+    stage = describe_stage(models, chosen, {"hz": 25})
+    store = FeatureStore(tmp_path / "features" / stage_key(stage))
+    store.create(stage)
+    estimator = Estimator(models, chosen, tmp_path / "raw", folder, store.folder, json.dumps(stage))
+    parts = cut(ds, "a.nc", store.folder.name, chosen.partition_frames, uses_boxes=estimator.uses_boxes)
+    return estimator, parts
+
+
+def test_a_partition_becomes_a_valid_file_with_every_row(raw: Path, tmp_path: Path) -> None:
+    estimator, (part,) = make(tmp_path, annotated(), models={"empty": [1]})
+    receipt = estimate_partition(part, estimator)
+    path = estimator.features / receipt.path
+    assert receipt.bytes == path.stat().st_size
+    assert receipt.counts == {"ok": 4, "no_person": 1, "decode_error": 1}
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        features.validate(ds)
+        assert ds["status"].values.tolist() == [0, Status.NO_PERSON, 0, Status.DECODE_ERROR, 0, 0]
+        assert ds["frame_number"].values.tolist() == list(range(6))
+        reasons = features.failures_of(ds)
+        assert reasons[1] == "no person detected"
+        assert f"{BAD}.png" in reasons[BAD]
+        # COCO's left wrist is H36M's joint 13: the right frame's, at the right depth.
+        np.testing.assert_allclose(ds["features"].sel(joint="left_wrist").values[4, :2], coco_joints(4)[9])
+        np.testing.assert_allclose(ds["features"].sel(feature="depth").values[4], depth_of(4))
+        assert json.loads(ds.attrs["stage"])["models"]["name"] == "fake"
+    assert [a["id"] for a in FeatureStore(estimator.features).attempts()] == [part.id]
+
+
+def test_models_that_fail_cost_the_frame_they_fail_on(raw: Path, tmp_path: Path) -> None:
+    estimator, (part,) = make(tmp_path, annotated(), models={"broken": [4]}, batch=6)
+    ds = estimate_rows(load_rows(estimator.annotations / "a.nc", part), FakeModels(broken=[4]), estimator)
+    assert ds["status"].values.tolist() == [0, 0, 0, Status.DECODE_ERROR, Status.MODEL_ERROR, 0]
+    assert features.failures_of(ds)[4] == "RuntimeError: frame 4 is cursed"
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6])
+def test_the_batch_changes_nothing(raw: Path, tmp_path: Path, batch: int) -> None:
+    reference, (part,) = make(tmp_path, annotated(), batch=2)
+    other, (same,) = make(tmp_path, annotated(), batch=batch)
+    assert same == part
+    rows = load_rows(reference.annotations / "a.nc", part)
+    xr.testing.assert_identical(estimate_rows(rows, FakeModels(), reference), estimate_rows(rows, FakeModels(), other))
+
+
+def test_two_people_are_two_rows_and_one_depth(raw: Path, tmp_path: Path) -> None:
+    ds = annotated(people=2)
+    for row in range(12):
+        number, person = int(ds["frame_number"][row]), int(ds["person"][row])
+        # Annotated in the other order than detected.
+        ds["keypoints_2d"].values[row] = coco_joints(number, 1 - person)
+    estimator, (part,) = make(tmp_path, ds, association="overlap")
+    models = FakeModels(people=2)
+    result = estimate_rows(load_rows(estimator.annotations / "a.nc", part), models, estimator)
+    assert (result["status"] == Status.OK).sum() == 10
+    assert models.frames["depth"] == 5
+    row = 6 + 2  # second person, frame 2
+    np.testing.assert_allclose(result["features"].sel(joint="left_wrist").values[row, :2], coco_joints(2, 0)[9])
+
+
+def test_person_whose_annotation_is_unknown_matches_nobody(raw: Path, tmp_path: Path) -> None:
+    ds = annotated()
+    ds["keypoints_2d"].values[:] = [coco_joints(n) for n in range(6)]
+    ds["keypoints_2d"].values[2] = np.nan
+    estimator, (part,) = make(tmp_path, ds, association="overlap")
+    result = estimate_rows(load_rows(estimator.annotations / "a.nc", part), FakeModels(), estimator)
+    assert result["status"].values.tolist() == [0, 0, Status.NO_PERSON, Status.DECODE_ERROR, 0, 0]
+
+
+def test_media_without_ground_truth(raw: Path, tmp_path: Path) -> None:
+    estimator, (part,) = make(tmp_path, annotated(ground_truth=False))
+    assert estimate_partition(part, estimator).counts["ok"] == 5
+
+
+def test_a_missing_video_costs_its_frames(tmp_path: Path) -> None:
+    ds = annotated().assign_attrs(media=json.dumps({"kind": "video", "path": "gone.mp4"}))
+    (tmp_path / "raw").mkdir()
+    estimator, (part,) = make(tmp_path, ds)
+    assert estimate_partition(part, estimator).counts == {"decode_error": 6}
+
+
+def test_embeddings_survive_the_file(raw: Path, tmp_path: Path) -> None:
+    estimator, (part,) = make(tmp_path, annotated(), models={"channels": [4, 2]}, embeddings=True)
+    receipt = estimate_partition(part, estimator)
+    with xr.open_dataset(estimator.features / receipt.path, engine="netcdf4") as ds:
+        bits = features.decode_float16(ds["pose_embedding"].values)
+        np.testing.assert_allclose(bits[0, :, 0], ds["features"].sel(feature="x").values[0], rtol=1e-3)
+        assert np.isnan(bits[BAD]).all()
+        assert ds["depth_embedding"].shape == (6, 17, 2)
+
+
+def test_the_stage_key_depends_on_what_changes_values() -> None:
+    models, settings = ModelSettings(set="tests.etl.fakes:build"), EstimateSettings(association="person")
+
+    def key(models: ModelSettings = models, settings: EstimateSettings = settings, hz: int = 25) -> str:
+        return stage_key(describe_stage(models, settings, {"hz": hz}))
+
+    reference = key()
+    assert key() == reference
+    for speed in ({"batch": 3}, {"decode_ahead_mb": 99}):
+        assert key(settings=settings.model_copy(update=speed)) == reference
+    for change in ({"person": "largest_box"}, {"field_of_view": 60.0}, {"partition_frames": 7}):
+        assert key(settings=settings.model_copy(update=change)) != reference
+    assert key(models=ModelSettings(set="tests.etl.fakes:build", options={"people": 2})) != reference
+    assert key(hz=50) != reference
+
+
+def test_batched() -> None:
+    assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize(("limit", "ahead"), [(1, False), (2, True)])
+def test_a_worker_with_one_processor_decodes_between_batches(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, ahead: bool
+) -> None:
+    estimator, parts = make(tmp_path, annotated())
+    models, decoders = FakeModels(), set()
+
+    def noted(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for frame in decode(*arguments, **options):
+            decoders.add(threading.current_thread().name)
+            yield frame
+
+    monkeypatch.setattr(staging, "decode", noted)
+    monkeypatch.setattr(estimate, "build_models", lambda _: models)
+    monkeypatch.setattr(estimate, "_decoders", lambda: DecodeThreads(limit))
+    receipt = estimate_partition(parts[0], estimator)
+    assert receipt.counts == {"ok": 5, "decode_error": 1}
+    assert decoders == {"read-ahead" if ahead else threading.current_thread().name}
+    assert receipt.model_s > 0
