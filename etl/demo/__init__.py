@@ -1,0 +1,1 @@
+"""Renders miniature datasets with exactly known truth."""

@@ -1,0 +1,226 @@
+"""What all miniature datasets share: a folder that is claimed, sequences that are filmed, files that are recorded.
+
+Beside its raw files a miniature holds ``truth/<release's path>.npz`` (etl.demo.recording) and ``xycd-demo.json``, which
+says what the folder is and, once it is complete, lists its files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.cores import cores
+from etl.demo.body import style_of
+from etl.demo.figure import Skeleton
+from etl.demo.motions import pose_at
+from etl.demo.recording import FOLDER, Recorder
+from etl.demo.scene import Actor, Scene
+from etl.errors import ConfigError
+from schemas.keys import SequenceKey
+
+Floats = NDArray[np.floating[Any]]
+Moment = tuple[Scene, tuple[Actor, ...]]
+Progress = Callable[[int, int], None]
+
+MARKER: Final = "xycd-demo.json"
+VERSION: Final = 2
+
+
+class Plan(Protocol):
+    """What is rendered: a frozen dataclass whose fields are JSON-ready."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """Poses of each sequence."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """Of the images: 1 gives the release's sizes."""
+        ...
+
+    def sequences(self) -> list[SequenceKey]:
+        """What is filmed."""
+        ...
+
+    def video_frames(self, key: SequenceKey) -> int:
+        """Images of a sequence, which may be more or fewer than its poses."""
+        ...
+
+    def choices(self) -> dict[str, Sequence[Any]]:
+        """By the name of each field that has a choice: what there is to choose from."""
+        ...
+
+    def record(self, folder: Path, key: SequenceKey) -> None:
+        """Write the files of one sequence; other processes call it."""
+        ...
+
+    def finish(self, folder: Path) -> None:
+        """Write what sequences share, after them."""
+        ...
+
+
+def check(plan: Plan) -> None:
+    """Refuse what can't be rendered, before anything is.
+
+    Raises
+    ------
+    etl.errors.ConfigError
+        Naming the field.
+    """
+    for name, allowed in plan.choices().items():
+        chosen = getattr(plan, name)
+        wrong = [value for value in chosen if value not in allowed]
+        if wrong or not chosen:
+            rule = f"The miniature's {name} are among {', '.join(map(str, allowed))}."
+            raise ConfigError(rule, str(wrong or "none"), "Choose among them.")
+    if plan.frames < 1 or not 0.01 <= plan.scale <= 4:
+        rule = "The miniature has at least 1 frame a sequence and a scale from 0.01 to 4."
+        raise ConfigError(rule, f"frames {plan.frames}, scale {plan.scale}", "Change them.")
+
+
+def render(folder: Path, plan: Plan, *, workers: int | None = None, progress: Progress | None = None) -> None:
+    """Render a miniature below `folder`; does nothing where it is already complete.
+
+    The same plan gives the same data, however many workers render it.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty, absent, or the same miniature, finished or not.
+    plan : Plan
+        What is rendered: that of etl.demo.human36m, threedpw, mpi_inf_3dhp or fit3d.
+    workers : int, optional
+        Processes; by default one a core. With 1 nothing is started: the calling process renders.
+    progress : callable, optional
+        Called with the frames that are rendered and those that will be, after each sequence.
+
+    Raises
+    ------
+    etl.errors.ConfigError
+        When the plan can't be rendered or `folder` holds anything else.
+    """
+    check(plan)
+    if _claim(folder, plan):
+        return
+    keys = plan.sequences()
+    total, done = sum(map(plan.video_frames, keys)), 0
+    for key in _record_all(folder, plan, keys, min(workers or cores(), len(keys))):
+        done += plan.video_frames(key)
+        if progress is not None:
+            progress(done, total)
+    plan.finish(folder)
+    _finish(folder, plan)
+
+
+def film(key: SequenceKey, moments: Iterable[Moment], truth: Path) -> Iterator[NDArray[np.uint8]]:
+    """Yield the image (H, W, 3) of each moment; after the last, write the sequence's truth to `truth`."""
+    recorder = Recorder(key)
+    for scene, actors in moments:
+        picture = scene.render(*actors)
+        recorder.add(scene, actors, picture)
+        yield picture.image
+    recorder.write(truth)
+
+
+def truth_path(folder: Path, name: str) -> Path:
+    """Where the truth of the sequence lies that the release calls `name`, ``S1/Directions 1.54138969``."""
+    return folder / FOLDER / f"{name}.npz"
+
+
+def act(person: str, motion: str, seconds: float, phase: float = 0.0, shift: tuple[float, float] = (0.0, 0.0)) -> Actor:
+    """A person at a moment of a motion.
+
+    Parameters
+    ----------
+    person : str
+        Whose style it is.
+    motion : str
+        One of etl.demo.motions.MOTIONS.
+    seconds, phase
+        See etl.demo.motions.pose_at; the phase is added to the person's own.
+    shift : (float, float)
+        Where in the room the motion's middle is, metres.
+    """
+    style = style_of(person)
+    pose = pose_at(motion, seconds, style.phase + phase)
+    return Actor(replace(pose, place=(pose.place[0] + shift[0], pose.place[1] + shift[1])), style)
+
+
+def joints_of(
+    actors: Iterable[Actor], which: Callable[[Skeleton], Floats] = lambda skeleton: skeleton.h36m
+) -> NDArray[np.float64]:
+    """World coordinates (F, J, 3) in metres of people's joints, H36M_17 if `which` doesn't say others."""
+    return np.stack([actor.to_world(which(actor.skeleton)) for actor in actors]).astype(np.float64)
+
+
+def _record_all(folder: Path, plan: Plan, keys: list[SequenceKey], workers: int) -> Iterator[SequenceKey]:
+    if workers == 1:
+        for key in keys:
+            plan.record(folder, key)
+            yield key
+        return
+    # Not fork: the caller may have threads, whose locks a fork would copy as they are.
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        futures: dict[Future[None], SequenceKey] = {pool.submit(plan.record, folder, key): key for key in keys}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        finally:  # after Ctrl-C, or a sequence that failed, the others needn't be rendered
+            pool.shutdown(cancel_futures=True)
+
+
+def _description(plan: Plan) -> dict[str, Any]:
+    return {"version": VERSION, "dataset": plan.dataset, "plan": json.loads(json.dumps(asdict(plan)))}
+
+
+def _claim(folder: Path, plan: Plan) -> bool:
+    """Take the folder for this miniature; true if it is complete already."""
+    marker, mine = folder / MARKER, _description(plan)
+    if marker.is_file():
+        found = json.loads(marker.read_text(encoding="utf-8"))
+        if {name: found.get(name) for name in mine} != mine:
+            raise ConfigError(
+                f"{folder} holds the miniature that is asked for.",
+                f"{found.get('dataset')} with {json.dumps(found.get('plan'))}, version {found.get('version')}",
+                "Remove the folder, or choose another.",
+            )
+        files = found.get("files", {})
+        return bool(files) and all(
+            (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is empty or a rendered miniature.", "other files", "Choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(mine | {"files": {}}), encoding="utf-8")
+    return False
+
+
+def _finish(folder: Path, plan: Plan) -> None:
+    """Record all files, whose presence says that the folder is complete."""
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARKER
+    }
+    temporary = folder / f"{MARKER}.{os.getpid()}"
+    temporary.write_text(json.dumps(_description(plan) | {"files": files}, indent=1), encoding="utf-8")
+    temporary.replace(folder / MARKER)

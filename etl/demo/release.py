@@ -1,0 +1,234 @@
+"""What a release of Human3.6M consists of beside the videos: metadata.xml, file names, cameras and pose files.
+
+The layout, the irregular file names and the intrinsics are those of the release; the cameras' places are the
+miniature's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from xml.etree import ElementTree  # writes only; reading goes through defusedxml
+
+import cdflib.cdfwrite
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.demo.cameras import looking
+from schemas.camera import Camera
+
+Floats = NDArray[np.floating[Any]]
+
+SUBJECTS: Final = tuple(f"S{i}" for i in range(1, 12))
+CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
+# Canonical names, as the release's `actionnames`; number 1 is the range of motion.
+ACTIONS: Final = (
+    "Miscellaneous", "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases",
+    "Sitting", "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog", "WalkingTogether",
+)  # fmt: skip
+_PREFIXES: Final = {
+    "Miscellaneous": "_ALL",
+    "TakingPhoto": "Photo",
+    "WalkingDog": "WalkDog",
+    "WalkingTogether": "WalkTogether",
+}
+# (action number, subaction): subjects whose file isn't named "<prefix> 1" or "<prefix>".
+_IRREGULAR: Final[dict[tuple[int, int], dict[str, str]]] = {
+    (1, 1): {"S2": "_ALL 2", "S10": "_ALL 2"},
+    (1, 2): {"S2": "_ALL 1", "S10": "_ALL 1"},
+    (2, 2): {"S5": "Directions 2"},
+    (3, 1): {"S5": "Discussion 2"},
+    (3, 2): {"S5": "Discussion 3", "S9": "Discussion 2", "S10": "Discussion 2", "S11": "Discussion 2"},
+    (4, 1): {"S1": "Eating 2"},
+    (4, 2): {"S2": "Eating 2", "S3": "Eating 2", "S6": "Eating 2"},
+    (5, 1): {"S11": "Greeting 2"},
+    (5, 2): {"S5": "Greeting 2"},
+    (6, 1): {"S7": "Phoning 2", "S11": "Phoning 3"},
+    (6, 2): {"S11": "Phoning 2"},
+    (7, 1): {"S6": "Posing 2"},
+    (7, 2): {"S3": "Posing 2"},
+    (9, 2): {"S1": "Sitting 2", "S6": "Sitting 2"},
+    (10, 1): {"S1": "SittingDown 2", "S2": "SittingDown 2"}
+    | dict.fromkeys(("S5", "S7", "S8", "S9", "S10", "S11"), "SittingDown"),
+    (10, 2): {"S2": "SittingDown 3", "S4": "SittingDown 2"}
+    | dict.fromkeys(("S5", "S7", "S8", "S9", "S10", "S11"), "SittingDown 1"),
+    (11, 1): {"S10": "Smoking 2", "S11": "Smoking 2"},
+    (12, 1): {"S1": "TakingPhoto 1", "S5": "Photo", "S6": "Photo", "S7": "Photo"},
+    (12, 2): {"S1": "TakingPhoto", "S5": "Photo 2", "S6": "Photo 1", "S7": "Photo 1"},
+    (13, 1): {"S6": "Waiting 3"},
+    (13, 2): {"S5": "Waiting 2", "S7": "Waiting 2"},
+    (14, 2): {"S3": "Walking 2", "S7": "Walking 2"},
+    (15, 1): {"S1": "WalkingDog 1"},
+    (15, 2): {"S1": "WalkingDog"},
+    (16, 1): {"S4": "WalkTogether 2"},
+    (16, 2): {"S4": "WalkTogether 3", "S8": "WalkTogether 2"},
+}
+# fx fy cx cy k1 k2 k3 p1 p2 of each camera, shared by all subjects.
+INTRINSICS: Final = {
+    "54138969": (1145.0494, 1143.7811, 512.5415, 515.4515, -0.207099, 0.247775, -0.003075, -0.001424, -0.000976),
+    "55011271": (1149.6757, 1147.5916, 508.8486, 508.0649, -0.194214, 0.240409, 0.006820, -0.002741, -0.001619),
+    "58860488": (1149.1407, 1148.7990, 519.8158, 501.4027, -0.208338, 0.255488, -0.002460, -0.000760, 0.001484),
+    "60457274": (1145.5113, 1144.7739, 514.9682, 501.8820, -0.198384, 0.218324, -0.008948, -0.001813, -0.000587),
+}
+# Where the miniature's cameras stand (metres) and how far they lean (rad).
+_PLACES: Final = {
+    "54138969": (1.90, 4.80, 1.56, 0.012),
+    "55011271": (1.80, -4.90, 1.61, -0.008),
+    "58860488": (-1.75, 5.00, 1.50, 0.005),
+    "60457274": (-1.70, -4.50, 1.55, -0.015),
+}
+_ALL_TALL: Final = frozenset({"S4", "S7", "S10"})  # all four of their cameras give 1002 rows
+_NAMES_32: Final = (
+    "Hips", "RightUpLeg", "RightLeg", "RightFoot", "RightToeBase", "Site", "LeftUpLeg", "LeftLeg", "LeftFoot",
+    "LeftToeBase", "Site", "Spine", "Spine1", "Neck", "Head", "Site", "LeftShoulder", "LeftArm", "LeftForeArm",
+    "LeftHand", "LeftHandThumb", "Site", "L_Wrist_End", "Site", "RightShoulder", "RightArm", "RightForeArm",
+    "RightHand", "RightHandThumb", "Site", "R_Wrist_End", "Site",
+)  # fmt: skip
+_PARENTS_32: Final = (
+    0, 1, 2, 3, 4, 5, 1, 7, 8, 9, 10, 1, 12, 13, 14, 15, 13, 17, 18, 19, 20, 21, 20, 23, 13, 25, 26, 27, 28, 29, 28, 31,
+)  # fmt: skip
+
+
+def file_prefix(subject: str, action: str, subaction: int) -> str:
+    """The release's file name, without camera: ``TakingPhoto 1`` for ("S1", "TakingPhoto", 1)."""
+    number = number_of(action)
+    irregular = _IRREGULAR.get((number, subaction), {})
+    name = _PREFIXES.get(ACTIONS[number - 1], ACTIONS[number - 1])
+    return irregular.get(subject, f"{name} 1" if subaction == 1 else name)
+
+
+def number_of(action: str) -> int:
+    """Number of an action, from 1, by its name in ACTIONS or by that of most files: TakingPhoto or Photo."""
+    names = ACTIONS if action in ACTIONS else tuple(_PREFIXES.get(name, name) for name in ACTIONS)
+    return names.index(action) + 1
+
+
+def image_size(subject: str, camera: str, scale: float = 1.0) -> tuple[int, int]:
+    """Width and height in px; even, as the video's pixel format needs."""
+    rows = 1002 if subject in _ALL_TALL or camera in ("54138969", "60457274") else 1000
+    return 2 * round(1000 * scale / 2), 2 * round(rows * scale / 2)
+
+
+def intrinsics(camera: str, scale: float = 1.0) -> Floats:
+    """The nine values fx fy cx cy k1 k2 k3 p1 p2 for images scaled about the outer corner of the first pixel."""
+    values = np.array(INTRINSICS[camera])
+    values[:2] *= scale
+    values[2:4] = (values[2:4] + 0.5) * scale - 0.5
+    return values
+
+
+def extrinsics(subject: str, camera: str) -> Floats:
+    """The six values rx ry rz (rad) tx ty tz (mm) of a camera that looks at the middle of the room.
+
+    As in the release, a camera's place differs by centimetres between subjects.
+    """
+    x, y, z, lean = _PLACES[camera]
+    n = SUBJECTS.index(subject) + 3 * CAMERAS.index(camera)
+    origin = np.array([x, y, z]) + 0.06 * np.array([math.sin(n), math.cos(2 * n), 0.5 * math.sin(3 * n)])
+    r = looking(origin, (0.0, 0.0, 0.90), lean)
+    angles = [-math.atan2(r[1, 2], r[2, 2]), math.asin(r[0, 2]), -math.atan2(r[0, 1], r[0, 0])]
+    return np.round(np.array([*angles, *(origin * 1000)]), 9)
+
+
+def rotation(angles: Floats) -> Floats:
+    """World-to-camera rotation (3, 3) of the release's rx ry rz: Rx(-rx) Ry(ry) Rz(-rz) with its own signs."""
+    x, y, z = -angles[0], angles[1], -angles[2]
+    cx, sx, cy, sy, cz, sz = (f(a) for a in (x, y, z) for f in (math.cos, math.sin))
+    about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
+    return about_x @ about_y @ about_z
+
+
+def camera_of(subject: str, name: str, scale: float = 1.0) -> Camera:
+    """The camera as metadata.xml describes it: X_c = R (X_w - T)."""
+    pose, lens = extrinsics(subject, name), intrinsics(name, scale).tolist()
+    turn = rotation(pose[:3])
+    tx, ty, tz = (-turn @ pose[3:] / 1000).tolist()
+    a, b, c = (tuple(row) for row in turn.tolist())
+    width, height = image_size(subject, name, scale)
+    return Camera(
+        name, width, height, (lens[0], lens[1]), (lens[2], lens[3]), "h36m",
+        radial=(lens[4], lens[5], lens[6]), tangential=(lens[7], lens[8]), rotation=(a, b, c), translation=(tx, ty, tz),
+    )  # fmt: skip
+
+
+def write_metadata(path: Path, frames: Mapping[tuple[str, str, int], Mapping[str, int]], scale: float = 1.0) -> None:
+    """Write metadata.xml.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    frames : mapping of (subject, action, subaction) to mapping of camera to int
+        Number of frames of each video; 0 where there is none.
+    scale : float
+        Of the images.
+    """
+    root = ElementTree.Element("a")
+    recordings = [(action, subaction) for action in range(1, 17) for subaction in (1, 2)]
+    mapping = ElementTree.SubElement(root, "mapping")
+    _row(mapping, "Action", "subaction", *SUBJECTS)
+    for number, subaction in recordings:
+        names = [file_prefix(subject, ACTIONS[number - 1], subaction) for subject in SUBJECTS]
+        _row(mapping, str(number), str(subaction), *names)
+    _row(mapping, "Action", "subaction", *(f"figure {subject}" for subject in SUBJECTS))
+    sizes = [[image_size(subject, camera, scale) for camera in CAMERAS] for subject in SUBJECTS]
+    _row(mapping, "", "", *("[" + ";".join(f"{h} {w}" for w, h in row) + "]" for row in sizes))
+    known = {(subject, number_of(action), subaction): each for (subject, action, subaction), each in frames.items()}
+    counts = ElementTree.SubElement(root, "frames")
+    for subject in SUBJECTS:
+        cells = []
+        for number, subaction in recordings:
+            found = known.get((subject, number, subaction), {})
+            each = [found.get(camera, 0) for camera in CAMERAS]
+            cells.append("[" + " ".join(str(n) for n in [*each, sum(each)]) + "]")
+        _row(counts, "", *cells)
+    _skeleton(ElementTree.SubElement(root, "skel_pos"))
+    w0 = [extrinsics(subject, camera) for camera in CAMERAS for subject in SUBJECTS]
+    w0 += [intrinsics(camera, scale) for camera in CAMERAS]
+    ElementTree.SubElement(root, "w0").text = "[" + " ".join(repr(v) for v in np.concatenate(w0).tolist()) + "]"
+    ids = ElementTree.SubElement(ElementTree.SubElement(root, "dbcameras"), "index2id")
+    for camera in CAMERAS:
+        ElementTree.SubElement(ids, "item").text = camera
+    names_ = ElementTree.SubElement(root, "actionnames")
+    for action in ACTIONS:
+        ElementTree.SubElement(names_, "item").text = action
+    ElementTree.indent(root, "   ")
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def write_poses(path: Path, values: Floats) -> None:
+    """Write a pose file: one variable ``Pose`` (1, F, 32 * axes) float32 of joints (F, 32, axes)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    flat = values.reshape(1, len(values), -1).astype(np.float32)
+    cdf = cdflib.cdfwrite.CDF(path, cdf_spec={"Majority": "row_major"})
+    spec = {
+        "Variable": "Pose", "Data_Type": cdf.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True,
+        "Dim_Sizes": list(flat.shape[1:]),
+    }  # fmt: skip
+    cdf.write_var(spec, var_data=flat)
+    cdf.close()
+
+
+def _row(table: ElementTree.Element, *cells: str) -> None:
+    row = ElementTree.SubElement(table, "tr")
+    for cell in cells:
+        ElementTree.SubElement(row, "td").text = cell
+
+
+def _skeleton(parent: ElementTree.Element) -> None:
+    ElementTree.SubElement(parent, "type").text = "bvh"
+    tree = ElementTree.SubElement(parent, "tree")
+    for i, (name, above) in enumerate(zip(_NAMES_32, _PARENTS_32, strict=True)):
+        item = ElementTree.SubElement(tree, "item")
+        ElementTree.SubElement(item, "name").text = name
+        ElementTree.SubElement(item, "id").text = str(i)
+        ElementTree.SubElement(item, "parent").text = str(above)
+        ElementTree.SubElement(item, "posInd").text = f"[{3 * i + 1} {3 * i + 2} {3 * i + 3}]"
+        children = [j + 1 for j, p in enumerate(_PARENTS_32) if p == i + 1]
+        text = " ".join(map(str, children))
+        ElementTree.SubElement(item, "children").text = f"[{text}]" if len(children) > 1 else text
