@@ -1,0 +1,155 @@
+"""What a report is made of, read from a workspace: a bounded sample of rows, and exact counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from etl.errors import WorkspaceError
+from etl.failures import list_failures
+from etl.judge import FILE as JUDGE_FILE
+from etl.judge import Verdict, read_verdicts
+from etl.partition import Receipt
+from etl.rows import Rows, read_rows
+from etl.workspace import FeatureStore, Workspace
+from schemas.keys import SequenceKey
+
+MOST_ROWS: Final = 100_000  # of a dataset that a report looks at; about 70 MB
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that a report shows of one dataset.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name.
+    annotations : Path
+        Folder of the annotation files.
+    store : FeatureStore
+        The feature files.
+    keys : tuple of SequenceKey
+        Sequences with features, in order; `Rows.sequence` counts in it.
+    rows : Rows
+        A sample: all rows where there are at most MOST_ROWS.
+    total : int
+        Annotated rows whose partitions are finished.
+    counts : Counter
+        Those rows by status.
+    receipts : tuple of Receipt
+        Of the finished partitions.
+    failures : DataFrame
+        See etl.failures.
+    verdicts : tuple of Verdict
+        Of the alignment judge; empty where it hasn't been asked.
+    stage : dict
+        Models and parameters behind the features.
+    """
+
+    dataset: str
+    annotations: Path
+    store: FeatureStore
+    keys: tuple[SequenceKey, ...]
+    rows: Rows
+    total: int
+    counts: Counter[str]
+    receipts: tuple[Receipt, ...]
+    failures: pd.DataFrame
+    verdicts: tuple[Verdict, ...]
+    stage: dict[str, Any]
+
+    def values_of(self, name: str) -> NDArray[np.str_]:
+        """(N,) subject, action or camera of each row."""
+        return np.array([str(getattr(key, name)) for key in self.keys])[self.rows.sequence]
+
+
+def gather(root: Path, dataset: str | None = None, most_rows: int = MOST_ROWS) -> Material:
+    """Read what a report shows.
+
+    Parameters
+    ----------
+    root : Path
+        The workspace.
+    dataset : str, optional
+        Needless where the workspace holds one only.
+    most_rows : int
+        Rows to look at; of a larger dataset, every sequence gives an even share.
+
+    Raises
+    ------
+    WorkspaceError
+        When there are no finished features.
+    """
+    workspace = Workspace(root)
+    name = dataset or the_only_dataset(workspace)
+    current = workspace.current(name)
+    mend = f"Run `xycd estimate {name}`, or wait until its first frames are done."
+    if current.features is None:
+        raise WorkspaceError("A report needs features.", f"only annotations of {name}", mend)
+    store = workspace.features(name, current.features)
+    receipts = [r for r in store.receipts().values() if (store.folder / r.path).exists()]
+    if not receipts:
+        raise WorkspaceError("A report needs finished frames.", f"none of {name} yet", mend)
+    by_key: dict[SequenceKey, list[Receipt]] = {}
+    for receipt in sorted(receipts, key=lambda r: r.path):
+        by_key.setdefault(SequenceKey.from_path(name, receipt.path), []).append(receipt)
+    keys = tuple(sorted(by_key))
+    annotations = workspace.annotations(name, current.annotations)
+    total = sum(receipt.rows for receipt in receipts)
+    step = max(-(-total // most_rows), 1)
+    parts = [
+        read_rows(annotations / f"{key.path}.nc", store.folder / receipt.path, index, step)
+        for index, key in enumerate(keys)
+        for receipt in by_key[key]
+    ]
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        counts.update(receipt.counts)
+    return Material(
+        dataset=name,
+        annotations=annotations,
+        store=store,
+        keys=keys,
+        rows=Rows.join(parts),
+        total=total,
+        counts=counts,
+        receipts=tuple(receipts),
+        failures=list_failures(root, name),
+        verdicts=tuple(read_verdicts(root / name / JUDGE_FILE)),
+        stage=json.loads((store.folder / "stage.json").read_text()),
+    )
+
+
+def the_only_dataset(workspace: Workspace) -> str:
+    """Name of the dataset in a workspace that holds one.
+
+    Raises
+    ------
+    WorkspaceError
+        When it holds none, or several.
+    """
+    known = workspace.datasets()
+    if len(known) != 1:
+        found = f"several: {', '.join(known)}" if known else f"none in {workspace.root}"
+        raise WorkspaceError("One dataset is meant.", found, "Name it, and check --workspace.")
+    return known[0]
+
+
+def notes_of(material: Material) -> Iterator[str]:
+    """What annotate noted about sequences."""
+    path = material.annotations / "manifest.json"
+    if path.exists():
+        content = json.loads(path.read_text())
+        yield from content.get("notes", [])
+        for name, entry in sorted(content.get("sequences", {}).items()):
+            key = SequenceKey.from_path(material.dataset, name.removesuffix(".nc"))
+            yield from (f"{key}: {note}" for note in entry.get("notes", []))
