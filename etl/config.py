@@ -1,0 +1,380 @@
+"""The configuration: TOML and command line into frozen, checked models.
+
+A file holds any part of it; what is missing has a default, what is unknown is refused by name::
+
+    workspace = "/scratch/me/xycd"
+
+    [datasets.h36m]
+    root = "/data/h36m"
+    hz = 25
+
+    [models]
+    set = "embedded"
+
+    [cluster]
+    workers = 8
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cluster.config import ClusterConfig
+from etl.errors import ConfigError
+
+Names = Annotated[tuple[str, ...] | None, Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DatasetSettings(Settings):
+    """What every dataset has: where it lies, and which of its sequences are wanted."""
+
+    filters: ClassVar[frozenset[str]] = frozenset({"subjects", "actions", "cameras"})
+    several_people: ClassVar[bool] = False
+
+    root: Path = Field(description="Folder of the raw dataset.")
+
+    def reader_options(self) -> dict[str, Any]:
+        """Keyword arguments of the dataset's reader."""
+        return {name: value for name, value in self if name != "root" and value is not None}
+
+    def content_options(self) -> dict[str, Any]:
+        """The options that change what an annotation holds, rather than which sequences are read."""
+        return {k: v for k, v in self.reader_options().items() if k not in self.filters}
+
+    def frame_options(self) -> dict[str, Any]:
+        """The options that choose frames, and so are all of the annotations that features depend on.
+
+        Joints and splits may change without a new estimate; annotated boxes, where they are used, are part of each
+        partition's own identity.
+        """
+        return {k: v for k, v in self.reader_options().items() if k == "hz"}
+
+
+class H36MSettings(DatasetSettings):
+    """Human3.6M."""
+
+    hz: Literal[50, 25, 10] = Field(25, description="Frames a second; the videos have 50.")
+    subjects: Names = Field(None, description="Subset of S1 S5 S6 S7 S8 S9 S11.")
+    actions: Names = Field(None, description="Subset of the actions, e.g. Directions.")
+    cameras: Names = Field(None, description="Subset of 54138969 55011271 58860488 60457274.")
+    correct_s9_shift: bool = Field(False, description="Undo the 200 mm shift of three S9 sequences.")
+
+
+class FolderSettings(DatasetSettings):
+    """Any tree of images and videos, without ground truth."""
+
+
+class ThreeDPWSettings(DatasetSettings):
+    """3D Poses in the Wild."""
+
+    several_people: ClassVar[bool] = True
+
+    subjects: Names = Field(None, description="Subset of the scenes, e.g. downtown.")
+    actions: Names = Field(None, description="Subset of the actions, e.g. walking.")
+
+
+class MpiInf3DHPSettings(DatasetSettings):
+    """MPI-INF-3DHP."""
+
+    filters: ClassVar[frozenset[str]] = DatasetSettings.filters | {"camera_set"}
+
+    camera_set: Literal["vnect", "chest", "all"] = Field("vnect", description="Which of the 14 cameras.")
+    hz: Literal[50, 25] | None = Field(None, description="Frames a second; without it every frame.")
+    subjects: Names = Field(None, description="Subset of S1 … S8 TS1 … TS6.")
+    actions: Names = Field(None, description="Subset of Seq1 Seq2 Test.")
+    cameras: Names = Field(None, description="Subset of 0 … 13.")
+
+
+class Fit3DSettings(DatasetSettings):
+    """Fit3D."""
+
+    hz: Literal[50, 25] = Field(25, description="Frames a second; the videos have 50.")
+    train: tuple[str, ...] = Field(
+        ("s03", "s04", "s05", "s07", "s08", "s09"), description="Subjects of the split train."
+    )
+    test: tuple[str, ...] = Field(("s10", "s11"), description="Subjects of the split test.")
+    subjects: Names = Field(None, description="Subset of the subjects.")
+    actions: Names = Field(None, description="Subset of the actions.")
+    cameras: Names = Field(None, description="Subset of the cameras.")
+
+
+class Datasets(Settings):
+    """The datasets to work on; each section that is present takes part."""
+
+    h36m: H36MSettings | None = None
+    threedpw: ThreeDPWSettings | None = Field(None, alias="3dpw")
+    mpi_inf_3dhp: MpiInf3DHPSettings | None = Field(None, alias="3dhp")
+    fit3d: Fit3DSettings | None = None
+    folder: FolderSettings | None = None
+
+    def selected(self) -> dict[str, DatasetSettings]:
+        """Settings of the datasets that are configured, by the dataset's name."""
+        fields = type(self).model_fields
+        return {fields[name].alias or name: value for name, value in self if value is not None}
+
+
+class ModelSettings(Settings):
+    """The model set and its own options."""
+
+    set: str = Field("embedded", description="Name of a model set (`xycd models list`), or module:factory.")
+    options: dict[str, Any] = Field({}, description="The set's own options.")
+    cache: Path | None = Field(None, description="Folder of the model files; default: the user's cache.")
+
+
+class DescriptorConfig(Settings):
+    """How depth around a joint is described; see docs of etl.stages.descriptor."""
+
+    radius: Literal["adaptive", "linear"] = Field(
+        "adaptive",
+        description="Neighbourhood: adaptive grows with the person's size and with doubt, linear with doubt alone.",
+    )
+    radius_min: float = Field(3.0, gt=0, description="Least radius, px.")
+    radius_max: float = Field(30.0, gt=0, le=200, description="Largest radius, px.")
+    depth_source: Literal["point", "median", "min3"] = Field("point", description="What `depth` holds.")
+    statistics: bool = Field(False, description="Also mean, quantiles, mad and the rest.")
+    compat: Literal["auglift"] | None = Field(
+        None, description="auglift: the numbers of the published scripts, faults and random sample included."
+    )
+
+    @model_validator(mode="after")
+    def _check_compat(self) -> Self:
+        if self.compat and not (self.statistics and self.depth_source in ("median", "min3")):
+            raise ValueError(
+                "compat = 'auglift' needs statistics = true, and depth_source = 'median' (scripts v3) or 'min3' (v4)"
+            )
+        return self
+
+
+Cells = Annotated[int, Field(ge=1, le=128)]
+
+
+class EmbeddingSettings(Settings):
+    """Features of the pose and the depth network; `embeddings = true` is short for `enabled = true` here."""
+
+    enabled: bool = Field(False, description="Store the networks' features at the joints; `keep_maps` turns it on.")
+    keep_maps: bool = Field(
+        False, description="Keep their feature maps too, averaged over coarser cells, as Zarr beside each feature file."
+    )
+    pose_map: tuple[Cells, Cells] = Field((3, 4), description="Columns and rows kept of the map of a person's crop.")
+    depth_map: tuple[Cells, Cells] = Field((8, 8), description="Columns and rows kept of the map of the image.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {"enabled": value}
+        if isinstance(value, Mapping) and value.get("keep_maps") is True:
+            return {"enabled": True, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _check_maps(self) -> Self:
+        if self.keep_maps and not self.enabled:
+            raise ValueError("maps are kept beside the features at the joints: keep_maps = true needs enabled = true")
+        return self
+
+    @property
+    def map_sizes(self) -> dict[str, tuple[int, int]]:
+        """Columns and rows of the kept maps, by stream."""
+        return {"pose": self.pose_map, "depth": self.depth_map}
+
+    @property
+    def maps_ending(self) -> str:
+        """How the name of a maps file ends, in place of its feature file's ``.nc``."""
+        sizes = (f"{columns}x{rows}" for columns, rows in self.map_sizes.values())
+        return f".maps-{'-'.join(sizes)}.zarr.zip"
+
+
+class EstimateSettings(Settings):
+    """Everything about estimate that isn't the models'."""
+
+    partition_frames: int = Field(512, ge=1, le=100_000, description="Frames a partition: a task and a file.")
+    batch: int = Field(16, ge=1, le=1024, description="Frames that go to the models together.")
+    decode_ahead_mb: int = Field(256, ge=8, description="Memory for frames decoded ahead, per worker.")
+    max_pixels: int = Field(100_000_000, ge=1, description="Larger images are refused before decoding.")
+    person: Literal["keypoint_score", "largest_box"] = Field(
+        "keypoint_score", description="Who is chosen among several detected people."
+    )
+    association: Literal["auto", "person", "overlap", "ground_truth_box"] = Field(
+        "auto",
+        description="How detections meet annotated people: by the rule `person`, by overlap with the annotated "
+        "box, or by detecting in that box; auto is overlap where a frame may have several people.",
+    )
+    min_overlap: float = Field(0.3, ge=0, le=1, description="Least IoU of association by overlap.")
+    field_of_view: float = Field(
+        55.0, gt=1, lt=179, description="Degrees over the longer image side, where the camera is unknown."
+    )
+    embeddings: EmbeddingSettings = EmbeddingSettings()
+    descriptor: DescriptorConfig = DescriptorConfig()
+
+
+class MergeSettings(Settings):
+    """How the training files are written."""
+
+    format: Literal["npz", "npy"] = Field("npz", description="One npz, or a folder of memory-mappable npy.")
+    part: Literal["truth", "detected"] = Field("truth", description="What the key `part` holds.")
+    casp_extremes: Literal["quantile", "minmax"] = Field("quantile", description="Extremes in the descriptor vectors.")
+    allow_missing: bool = Field(False, description="Write frames that estimate hasn't finished as invalid.")
+    judge: Literal["refuse", "warn", "off"] = Field(
+        "refuse", description="What to do about sequences whose detections fit another moment, side or camera better."
+    )
+    compat: Literal["auglift"] | None = Field(
+        None, description="auglift: vectors as the published scripts write them (float16, raw scores, zeros)."
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes.")
+
+
+def _path(value: Any) -> Any:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+class Config(Settings):
+    """The whole configuration."""
+
+    workspace: Annotated[Path, BeforeValidator(_path)] = Field(
+        Path("xycd-workspace"), description="Folder that holds all results."
+    )
+    datasets: Datasets = Datasets()
+    models: ModelSettings = ModelSettings()
+    estimate: EstimateSettings = EstimateSettings()
+    merge: MergeSettings = MergeSettings()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def load(path: Path | None = None, *overrides: Mapping[str, Any], only: str | None = None) -> Config:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A TOML file. Relative paths in it are relative to its folder.
+    *overrides : mapping
+        Nested values that win over the file's, later over earlier ones; None counts as absent.
+    only : str, optional
+        Leave out all datasets but this one.
+
+    Raises
+    ------
+    ConfigError
+        Naming every key that is unknown (with the nearest that is valid) or out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = _read_toml(path)
+        _anchor(values, path.parent)
+    for over in overrides:
+        values = _merged(values, over)
+    if only is not None:
+        values["datasets"] = {name: table for name, table in values["datasets"].items() if name == only}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        where = f"{path}" if path else "the command line"
+        found = "; ".join(_explain(e) for e in error.errors())
+        raise ConfigError(
+            "A configuration has known keys with valid values.", f"in {where}: {found}", "See `xycd run --help`."
+        ) from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Nested values of ``section.key=value`` lines; values are TOML, bare words count as strings.
+
+    Raises
+    ------
+    ConfigError
+        When a line isn't an assignment.
+    """
+    values: dict[str, Any] = {}
+    for line in assignments:
+        name, equals, text = line.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError("--set takes section.key=value.", repr(line), "For example --set estimate.batch=8")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        for part in reversed(name.strip().split(".")):
+            value = {part: value}
+        values = _merged(values, value)
+    return values
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            "The configuration file must be readable.", f"{path}: {error.strerror}", "Check --config."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("A configuration file is TOML.", f"{path}: {error}", "Mend that line.") from error
+
+
+def _anchor(values: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a file relative to the file, not to where the command runs."""
+    spots = [(values, "workspace"), (values.get("models", {}), "cache")]
+    spots += [(table, "root") for table in values.get("datasets", {}).values() if isinstance(table, dict)]
+    for table, name in spots:
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            table[name] = str(folder / Path(table[name]).expanduser())
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for name, value in over.items():
+        below = result.get(name)
+        if isinstance(value, Mapping):
+            result[name] = _merged(_section(below), value)
+        elif isinstance(value, bool) and isinstance(below, Mapping):
+            result[name] = _merged(below, _section(value))
+        elif value is not None:
+            result[name] = value
+    return result
+
+
+def _section(value: Any) -> Mapping[str, Any]:
+    """What stands for a section: itself, or the switch that some have (`embeddings = true`)."""
+    if isinstance(value, bool):
+        return {"enabled": value}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _explain(error: Any) -> str:
+    """One validation error in words, with the nearest valid name for an unknown key."""
+    location = [str(part) for part in error["loc"]]
+    dotted = ".".join(location)
+    if error["type"] != "extra_forbidden":
+        return f"{dotted}: {error['msg']} (got {error['input']!r})"
+    known = _known_keys(location[:-1])
+    near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+    hint = f", did you mean {near[0]!r}?" if near else f"; valid here: {', '.join(sorted(known))}"
+    return f"unknown key {dotted!r}{hint}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        for name, info in model.model_fields.items():
+            if part in (name, info.alias):
+                options = [info.annotation, *getattr(info.annotation, "__args__", ())]
+                model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+                break
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def to_json(settings: BaseModel) -> str:
+    """Canonical JSON of any part of a configuration: sorted keys, no spaces."""
+    return json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,70 @@
+"""The whole way of the data: raw dataset → annotations → partitions → features → training files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from etl import steps
+from etl.config import Config
+from etl.driver import Driver
+from etl.job import Job
+from etl.progress import Reporter, Silent
+from etl.steps import Summary
+from etl.workspace import Workspace
+
+STAGES = ("annotate", "estimate", "merge")
+
+
+def run(
+    config: Config,
+    *,
+    stages: Sequence[str] = STAGES,
+    cluster: Any = None,
+    report: Reporter | None = None,
+    verify: bool = False,
+) -> list[Summary]:
+    """Run stages on every dataset of a configuration, going on where an earlier run stopped.
+
+    Parameters
+    ----------
+    config : Config
+        What to do.
+    stages : sequence of {"annotate", "estimate", "merge"}
+        Which stages. Estimate annotates what isn't annotated yet.
+    cluster : dask cluster, optional
+        Workers to use, e.g. from `cluster.start`; without it, workers are started when there is work.
+    report : Reporter, optional
+        Shows progress.
+    verify : bool
+        Open every finished file instead of trusting its receipt.
+
+    Returns
+    -------
+    list of Summary
+        One a dataset: what was done, what failed, what was written.
+
+    Raises
+    ------
+    etl.errors.XycdError
+        When nothing can be done: before anything has run where that can be known.
+    """
+    report = report or Silent()
+    datasets = steps.check(config, stages)
+    with Workspace(config.workspace).writing():
+        config = steps.choose_runtimes(config, stages, report)
+        with Driver(config, report, cluster) as driver:
+            jobs = [Job(name, config) for name in datasets]
+            return [run_job(job, stages, driver, report, verify=verify) for job in jobs]
+
+
+def run_job(job: Job, stages: Sequence[str], driver: Driver, report: Reporter, *, verify: bool = False) -> Summary:
+    """Run stages on one dataset."""
+    summary = Summary(job.dataset)
+    annotations = steps.annotate(job, stages, summary, report)  # raw dataset → annotations
+    partitions = steps.cut(job, stages, annotations)  # annotations → partitions of frames
+    if "estimate" in stages:
+        steps.estimate(job, partitions, driver, summary, report, verify=verify)  # images or video → features
+    if "merge" in stages and not summary.stopped:
+        steps.merge(job, partitions, summary, report)  # annotations and features → training files
+    return summary

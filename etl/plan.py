@@ -1,0 +1,99 @@
+"""What a run would do, in words; nothing is started and nothing written."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+
+from etl import runtimes, steps
+from etl.config import Config
+from etl.driver import RUN_FOLDER
+from etl.job import Job
+from etl.progress import size
+from etl.resume import Resume, look_for_finished
+from etl.workspace import free_bytes
+
+
+def plan(config: Config) -> str:
+    """Describe the run that `config` asks for.
+
+    Raises
+    ------
+    etl.errors.XycdError
+        When it couldn't start.
+    """
+    datasets = steps.check(config, ("annotate", "estimate", "merge"))
+    settled, open_networks = runtimes.resolve(config, measure=False)
+    parts = [describe(Job(name, settled), open_networks) for name in datasets]
+    parts.append(_cluster(config))
+    parts.append(f"workspace {config.workspace}: {size(free_bytes(config.workspace))} free")
+    return "\n\n".join(parts)
+
+
+def describe(job: Job, open_networks: Sequence[str] = ()) -> str:
+    """One dataset: its sequences, what is done and missing, the models, the outputs.
+
+    Parameters
+    ----------
+    job : Job
+        The dataset.
+    open_networks : sequence of str
+        Networks whose runtime the run will measure first. Until then the features have no key.
+    """
+    sequences = job.reader.sequences()
+    splits = collections.Counter(s.split for s in sequences)
+    lines = [
+        f"{job.dataset} in {job.settings.root}",
+        f"  sequences    {len(sequences):,} ({', '.join(f'{name} {n:,}' for name, n in sorted(splits.items()))})",
+        f"  subjects     {', '.join(sorted({s.key.subject for s in sequences}))}",
+        f"  cameras      {', '.join(sorted({s.key.camera for s in sequences}))}",
+    ]
+    annotated = [job.annotations / f"{s.key.path}.nc" for s in sequences]
+    existing = [path for path in annotated if path.exists()]
+    lines.append(f"  annotations  {len(existing):,} of {len(annotated):,} sequences in {job.annotations}")
+    partitions = job.partitions(existing)
+    resume = (
+        Resume(todo=partitions) if open_networks else look_for_finished(partitions, job.store, maps=job.maps_ending)
+    )
+    todo = sum(p.frames for p in resume.todo)
+    if len(existing) == len(annotated):
+        lines.append(f"  frames       {sum(p.frames for p in partitions):,}, of which {todo:,} to do")
+    else:
+        lines.append(f"  frames       {sum(p.frames for p in partitions):,} in the annotated sequences, {todo:,} to do")
+    for_maps = f", of which {len(resume.unmapped):,} for their maps only" if resume.unmapped else ""
+    lines.append(f"  partitions   {len(resume.finished):,} finished, {len(resume.todo):,} to do{for_maps}")
+    lines += [f"  damaged      {text}" for text in resume.damaged]
+    if open_networks:
+        lines.append(f"  runtimes     of {', '.join(open_networks)}: to be measured, and kept for this workspace")
+        lines.append(f"  features     {job.store.folder.parent}, under a key that depends on the runtimes")
+    else:
+        lines.append(f"  features     {job.store.folder}")
+    lines.append(
+        f"  disk         about {size(steps.disk_needed(job, resume.todo, resume.unmapped))} for features to do"
+    )
+    lines.append(f"  models       {job.config.models.set}: {_models(job, open_networks)}")
+    for split in sorted(splits):
+        lines.append(
+            f"  writes       {job.workspace.training / f'{job.dataset}_xycd_{split}'}.{job.config.merge.format}"
+        )
+    return "\n".join(lines)
+
+
+def _models(job: Job, open_networks: Sequence[str]) -> str:
+    models = job.stage["models"]
+    named = [f"{name} ({digest[:8]})" for name, digest in models.get("files", {}).items()]
+    for part, runtime in models.get("runtimes", {}).items():
+        network = models[part]
+        named.append(network if network in open_networks else f"{network} on {runtime}")
+    return ", ".join(named) or models["name"]
+
+
+def _cluster(config: Config) -> str:
+    chosen = config.cluster
+    if chosen.kind == "local":
+        workers = f"{chosen.workers} workers" if chosen.workers else "one worker per core or GPU"
+        return f"cluster local: {workers} on this machine"
+    from cluster.jobs import script
+
+    text = script(chosen, config.workspace.resolve() / RUN_FOLDER)
+    return f"cluster slurm: {chosen.workers or 1} jobs, each by this script:\n\n{text}"

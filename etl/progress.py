@@ -1,0 +1,147 @@
+"""What a run shows while it works: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Reporter(Protocol):
+    """Receives the progress of a stage."""
+
+    def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
+        """A stage begins; `done` of `total` units were there already."""
+        ...
+
+    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
+        """Some units are finished, `failed` of them not well; `waiting` says what the stage waits for."""
+        ...
+
+    def finish(self, summary: str) -> None:
+        """The stage is over."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should read."""
+        ...
+
+
+class Silent:
+    """Shows nothing; for use as a library."""
+
+    def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
+        """Nothing."""
+
+    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
+        """Nothing."""
+
+    def finish(self, summary: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+class Terminal:
+    """Bar with rate, failures and time left; plain lines every `interval` seconds where there is no terminal.
+
+    Parameters
+    ----------
+    console : Console, optional
+        Where to write; standard error by default, so that standard output holds results only.
+    interval : float
+        Seconds between lines in a log.
+    """
+
+    def __init__(self, console: Console | None = None, interval: float = 15.0) -> None:
+        self.console = console or Console(stderr=True)
+        self.interval = interval
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_bar()
+
+    def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
+        """See Reporter."""
+        self._stop_bar()
+        self._title, self._total, self._done, self._unit = title, total, done, unit
+        self._begun, self._first, self._failed, self._waiting = time.monotonic(), done, 0, ""
+        self._last_line = self._begun
+        if self.console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(finished_text=" "),
+                TextColumn("{task.description:<9}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=max(total, 1), completed=done, text="")
+
+    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
+        """See Reporter."""
+        self._done += units
+        self._failed += failed
+        self._waiting = facts.get("waiting", self._waiting)
+        text = self._text()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, text=text)
+        elif time.monotonic() - self._last_line >= self.interval:
+            self._last_line = time.monotonic()
+            self.console.print(f"{self._title}: {text}", highlight=False, soft_wrap=True)
+
+    def _text(self) -> str:
+        seconds = time.monotonic() - self._begun
+        new = self._done - self._first
+        rate = new / seconds if seconds > 0 else 0.0
+        parts = [f"{self._done:,}/{self._total:,} {self._unit}"]
+        if new:
+            left = (self._total - self._done) / rate
+            parts += [f"{rate:,.1f}/s", f"{duration(left)} left"]
+        if self._failed:
+            parts.append(f"{self._failed:,} failed")
+        if self._waiting:
+            parts.append(self._waiting)
+        return " · ".join(parts)
+
+    def finish(self, summary: str) -> None:
+        """See Reporter."""
+        self._stop_bar()
+        self.console.print(f"[bold]{self._title}[/bold]: {summary}", highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """See Reporter."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes with a unit: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

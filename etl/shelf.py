@@ -1,0 +1,93 @@
+"""What lies in a store's folders: listed once each, and looked at again where a shared disk shows things late.
+
+An NFS client remembers for up to a minute what a folder held, and that a file wasn't in it, so a file that a worker on
+another node wrote a moment ago may seem to be absent here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from cluster.files import look_afresh
+
+LATE: Final = 120.0  # seconds after its writing in which a file may not be visible yet
+PAUSES: Final = (0.1, 0.4, 1.0, 2.0, 4.0)  # seconds between looks; all files that are late are waited for together
+
+
+class Shelf:
+    """Names and sizes of the files in some folders.
+
+    Parameters
+    ----------
+    root : Path
+        What all paths are relative to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folders: dict[str, dict[str, int]] = {}
+
+    def look(self, folders: Iterable[PurePosixPath]) -> None:
+        """List folders that haven't been listed yet."""
+        for folder in folders:
+            if folder.as_posix() not in self._folders:
+                self._folders[folder.as_posix()] = _listed(self.root / folder)
+
+    def look_again(self, folders: Iterable[PurePosixPath]) -> None:
+        """List folders as the server has them now."""
+        for folder in set(folders):
+            look_afresh(self.root / folder)
+            self._folders[folder.as_posix()] = _listed(self.root / folder)
+
+    def size(self, path: PurePosixPath) -> int | None:
+        """Bytes of a file in a folder that was listed; None where there is none."""
+        return self._folders.get(path.parent.as_posix(), {}).get(path.name)
+
+    def names(self) -> Iterable[PurePosixPath]:
+        """Paths of all files that were seen."""
+        return (PurePosixPath(folder, name) for folder, names in self._folders.items() for name in names)
+
+    def wait_for(
+        self,
+        expected: Mapping[PurePosixPath, int],
+        *,
+        pauses: Iterable[float] | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Look again and again, for some seconds (PAUSES), until files have the sizes that their writers told."""
+        for pause in PAUSES if pauses is None else pauses:
+            late = [path for path, size in expected.items() if self.size(path) != size]
+            if not late:
+                return
+            sleep(pause)
+            self.look_again(path.parent for path in late)
+
+
+def _listed(folder: Path) -> dict[str, int]:
+    found = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # removed since
+                if entry.is_file():
+                    found[entry.name] = entry.stat().st_size
+    return found
+
+
+def once_visible(path: Path, *, sleep: Callable[[float], object] = time.sleep) -> Path:
+    """`path`, once there is something, or after some seconds (PAUSES) in any case."""
+    for pause in PAUSES:
+        if path.exists():
+            break
+        sleep(pause)
+        look_afresh(path.parent)
+    return path
+
+
+def may_be_late(written: float, now: float | None = None) -> bool:
+    """Whether a file that was written at this epoch second, by its writer's clock, may not be visible yet."""
+    return abs((time.time() if now is None else now) - written) < LATE
