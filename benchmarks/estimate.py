@@ -1,0 +1,263 @@
+"""Estimate with the embedded networks against their limit, a plain loop, multiprocessing.Pool and Ray Data.
+
+    python -m benchmarks.estimate [--frames 256] [--rounds 5]
+
+The limit: the same networks on the same frames, decoded and in memory, called as fast as they can be by one process a
+core, plus decoding alone. On a CPU both need the same cores, so their seconds add up. Every contender has the first two
+cores to itself, one process each; one worker has one core. Estimate runs as it does in earnest: partitions through
+`etl.schedule.run_partitions`, on workers that `cluster.start` made, to files in a store. Each figure comes by wall time
+and by processor time, which others on the machine hardly touch. Ray Data takes part where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from distributed import Client
+
+import cluster
+from benchmarks import contenders
+from benchmarks.contenders import Crew, Share
+from benchmarks.harness import Results, Sample, cores, interleaved, median, ratio
+from benchmarks.material import KINDS, Job, Kind, Material, prepare, shares
+from cluster.config import ClusterConfig
+from etl.config import ModelSettings
+from etl.progress import Silent
+from etl.schedule import run_partitions
+from schemas import annotation
+from schemas.camera import Camera
+
+LIMIT, ALONE, LOOP, BATCH = 0.93, 1.8, 1.5, 1.2  # the goals
+FEW = 8  # one frame in so many
+
+
+class Workers:
+    """Dask workers as estimate has them, one a core."""
+
+    def __init__(self, wanted: list[int], stack: ExitStack) -> None:
+        config = ClusterConfig(workers=len(wanted), dashboard=False)
+        self.client = stack.enter_context(Client(stack.enter_context(cluster.start(config))))
+        self.client.wait_for_workers(len(wanted), timeout=120)
+        for core, name in zip(wanted, self.client.scheduler_info(n_workers=-1)["workers"], strict=True):
+            self.client.run(os.sched_setaffinity, 0, {core}, workers=[name])
+        self.client.run(contenders.build)
+
+    def cpu(self) -> float:
+        """Processor seconds of all workers so far."""
+        return sum(self.client.run(time.process_time).values())
+
+    def estimate(self, job: Job) -> Sample:
+        """Run all partitions anew; seconds from the first task to the last receipt."""
+        for partition in job.partitions:
+            (job.store.folder / partition.path).unlink(missing_ok=True)
+        cpu, own, begun = self.cpu(), time.process_time(), time.perf_counter()
+        outcome = run_partitions(self.client, job.partitions, job.estimator, job.store, Silent())
+        wall = time.perf_counter() - begun
+        assert outcome.counts == {"ok": sum(p.rows for p in job.partitions)}, outcome
+        return Sample(wall, self.cpu() - cpu + time.process_time() - own)
+
+
+def camera_of(material: Material) -> Camera:
+    """The camera of the sequences."""
+    with xr.open_dataset(material.annotations("jpeg")[0], engine="netcdf4") as ds:
+        camera = annotation.camera_of(ds)
+    assert camera is not None
+    return camera
+
+
+def features_of(job: Job) -> np.ndarray:
+    """All features that a job wrote, in order of sequences and frames."""
+    parts = []
+    for partition in job.partitions:
+        with xr.open_dataset(job.store.folder / partition.path, engine="netcdf4") as ds:
+            parts.append(ds["features"].values)
+    return np.concatenate(parts)
+
+
+@contextmanager
+def ray_data(camera: Camera, found: dict[str, np.ndarray]) -> Iterator[Callable[[list[Path]], None] | None]:
+    """Ray Data on the JPEG, as its guide to batch inference has it: read_images, map_batches with actors, write."""
+    try:
+        import ray
+    except ImportError:
+        yield None
+        return
+    # Twice the processors in its books, or the actors would leave no place for the tasks that read.
+    ray.init(num_cpus=2 * len(cores()[:2]), include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+    def run(images: list[Path]) -> None:
+        output = Path(tempfile.mkdtemp())
+        rows = (
+            ray.data.read_images([str(path) for path in images], mode="RGB", include_paths=True)
+            .map_batches(
+                contenders.RayPredictor,
+                fn_constructor_args=(camera,),
+                batch_size=16,
+                compute=ray.data.ActorPoolStrategy(size=len(cores()[:2])),
+                num_cpus=1,
+            )
+            .materialize()
+        )
+        rows.write_parquet(str(output))
+        by_path = {row["path"]: row["features"] for row in rows.take_all()}
+        found["Ray Data"] = np.stack([by_path[path] for path in sorted(by_path)])
+        shutil.rmtree(output)
+
+    try:
+        yield run
+    finally:
+        ray.shutdown()
+
+
+def contestants(
+    material: Material, stack: ExitStack, found: dict[str, np.ndarray], results: Results
+) -> tuple[dict[str, Callable[[], object]], dict[Kind, Job]]:
+    """Everything that runs, by name, and the jobs of estimate."""
+    camera, mine = camera_of(material), cores()[:2]
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    jobs = {kind: material.job(kind, folder / kind, ModelSettings()) for kind in KINDS}
+
+    contenders.one_thread_each()
+    crew, single = Crew(mine), Crew([])
+    stack.callback(crew.close)
+    parts = {
+        kind: [(material.root(kind), camera, part) for part in shares(material, kind, len(mine))] for kind in KINDS
+    }
+    crew.run(contenders.prepare_limit, *parts["jpeg"])
+
+    def on_crew(work: Callable[..., Any], given: list[Share]) -> Sample:
+        return crew.run(work, *given)[1]
+
+    works: dict[str, Callable[[], object]] = {
+        "networks": functools.partial(on_crew, contenders.networks_on_frames, parts["jpeg"]),
+        "networks on crops": functools.partial(on_crew, contenders.networks_on_crops, parts["jpeg"]),
+    }
+    for kind in KINDS:
+        works[f"decode {kind}"] = functools.partial(on_crew, contenders.decode_only, parts[kind])
+
+    for number in (len(mine), 1):
+        workers = Workers(mine[:number], stack)
+        for kind in KINDS:
+            works[f"{kind} {number}"] = functools.partial(workers.estimate, jobs[kind])
+
+    paths = [m.image_path(material.root("jpeg"), i) for m in material.media("jpeg") for i in range(material.frames)]
+    free = multiprocessing.get_context("spawn").Pool(1, contenders._join, (None,))
+    stack.callback(free.terminate)
+    single.pools = [free]
+
+    def loop() -> Sample:
+        with tempfile.TemporaryDirectory() as output:
+            (rows,), sample = single.run(contenders.run_script, (paths, camera, Path(output)))
+        found["plain loop"] = rows
+        return sample
+
+    works["loop"] = loop
+
+    context = multiprocessing.get_context("spawn")
+    seats = context.Queue()
+    for core in mine:
+        seats.put(core)
+    pool = stack.enter_context(context.Pool(len(mine), contenders.pool_start, (seats,)))
+
+    def pooled() -> Sample:
+        begun = time.perf_counter()
+        tasks = [(material.root("jpeg"), camera, part) for part in shares(material, "jpeg", 2 * len(mine))]
+        done = list(pool.imap(contenders.pool_work, tasks))
+        found["multiprocessing.Pool"] = np.concatenate([rows for rows, _ in done])
+        np.savez(folder / "pool.npz", features=found["multiprocessing.Pool"])
+        return Sample(time.perf_counter() - begun, sum(cpu for _, cpu in done))
+
+    works["pool"] = pooled
+    ray = stack.enter_context(ray_data(camera, found))
+    if ray is None:
+        results.note("Ray Data is not installed here (pip install ray), and was left out.")
+    else:
+        # Its actors start anew each time: what a few frames take is taken off.
+        works["ray, few"] = functools.partial(ray, paths[: len(paths) // FEW])
+        works["ray"] = functools.partial(ray, paths)
+    return works, jobs
+
+
+def report(results: Results, runs: dict[str, list[Sample]], frames: int) -> None:
+    """All figures."""
+    for clock, word in (("wall", ""), ("cpu", ", processor time")):
+        for kind in KINDS:
+            seconds = [
+                (getattr(n, clock) + getattr(d, clock)) / getattr(e, clock)
+                for n, d, e in zip(runs["networks"], runs[f"decode {kind}"], runs[f"{kind} 2"], strict=True)
+            ]
+            results.add(
+                f"estimate of {kind} against networks + decoding{word}", float(np.median(seconds)), at_least=LIMIT
+            )
+        if clock == "wall":
+            for kind in KINDS:
+                results.add(
+                    f"two workers against one, {kind}", ratio(runs, f"{kind} 1", f"{kind} 2"), "x", at_least=ALONE
+                )
+            results.add("estimate against a plain loop", ratio(runs, "loop", "jpeg 2"), "x", at_least=LOOP)
+            if "ray" in runs:
+                both = zip(runs["ray"], runs["ray, few"], runs["jpeg 2"], strict=True)
+                steady = [(a.wall - b.wall) / (1 - 1 / FEW) / c.wall for a, b, c in both]
+                results.add(
+                    "estimate against Ray Data, its start left out", float(np.median(steady)), "x", at_least=BATCH
+                )
+                results.add("the same, with its start", ratio(runs, "ray", "jpeg 2"), "x")
+        else:
+            for kind in KINDS:
+                each = ratio(runs, f"{kind} 1", f"{kind} 2", "cpu")
+                results.add(f"two workers against one, {kind}, if cores were idle", 2 * each, "x", at_least=ALONE)
+            results.add("processor time of a plain loop over estimate's", ratio(runs, "loop", "jpeg 2", clock), "x")
+        results.add(
+            f"estimate against multiprocessing.Pool{word}", ratio(runs, "pool", "jpeg 2", clock), "x", at_least=1
+        )
+    for name in runs:
+        if not name.startswith("ray"):
+            results.add(f"processor time a frame: {name}", 1e3 * median(runs, name, "cpu") / frames, "ms")
+
+
+def compare(results: Results, found: dict[str, np.ndarray], own: np.ndarray) -> None:
+    """Whether the others' features agree with estimate's."""
+    for name, rows in found.items():
+        worst = float(np.nanmax(np.abs(rows - own)))
+        results.add(f"largest difference of a feature (px, 1, m): {name}", worst, at_most=1e-3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=256, help="of each of two sequences")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", help="of the contestants, by name; prints seconds only")
+    options = parser.parse_args()
+    results = Results("estimate")
+    material = prepare(options.frames)
+    found: dict[str, np.ndarray] = {}
+    with ExitStack() as stack:
+        works, jobs = contestants(material, stack, found, results)
+        if options.only:
+            works = {name: work for name, work in works.items() if name in options.only}
+        runs = interleaved(works, options.rounds)
+        if options.only:
+            for name in works:
+                wall, cpu = (1e3 * median(runs, name, clock) / (2 * options.frames) for clock in ("wall", "cpu"))
+                print(f"{name:24}{wall:8.2f} ms a frame{cpu:8.2f} ms of processors")
+            return
+        report(results, runs, 2 * options.frames)
+        compare(results, found, features_of(jobs["jpeg"]))
+    results.finish()
+
+
+if __name__ == "__main__":
+    main()

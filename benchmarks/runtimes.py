@@ -1,0 +1,227 @@
+"""The reference networks on torch, ONNX Runtime and OpenVINO; on a GPU by precision, order of memory, torch.compile.
+
+    python -m benchmarks.runtimes [--rounds 7]
+    python -m benchmarks.runtimes --device cuda [--networks rtmdet-m-person rtmpose-l-384x288 ...] [--no-compile]
+
+Random weights; only the networks run, on pictures of the real size. On the CPU one picture at a time, as the goals say,
+with all processors; "chosen" is what a run of its own would choose here, by its own measurement. On a GPU batches as a
+run has them. Needs torch: without it, and with the environment of `make openmmlab` beside, it goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import itertools
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Results, Sample, interleaved, median, ratio
+
+ENVIRONMENT = Path(__file__).parents[1] / ".venv-openmmlab" / "bin" / "python"
+FASTER, CLOSE = 3.0, 1.15  # the goals: RTMPose over torch eager at batch 1; the chosen runtime over the best
+ON_CPU = ("rtmpose-t", "rtmpose-s", "rtmdet-tiny", "depth-anything-v2-indoor-small")
+ON_GPU = ("rtmdet-m-person", "rtmpose-l-384x288", "depth-anything-v2-indoor-small", "depth-anything-v2-indoor-large")
+BATCHES = {"detector": 16, "pose": 32, "depth": 8}
+LEAST_S = 0.1  # of a timed run; shorter calls are repeated
+
+
+def part_of(name: str) -> str:
+    """Which part of the model set a network is."""
+    return "detector" if name.startswith("rtmdet") else "pose" if name.startswith("rtmpose") else "depth"
+
+
+def pictures(network: Any, batch: int) -> Any:
+    """Noise of the network's size; 518 x 518 for depth."""
+    import torch
+
+    found = network.example(batch)
+    if hasattr(network, "side"):
+        found = torch.rand(batch, network.side, network.side, 3) * 255
+    return found
+
+
+def repeated(call: Callable[[], object]) -> Callable[[], Sample]:
+    """A run of as many calls as take a measurable time; seconds a call."""
+    call()
+    started = time.perf_counter()
+    call()
+    times = max(1, round(LEAST_S / (time.perf_counter() - started)))
+
+    def run() -> Sample:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(times):
+            call()
+        return Sample((time.perf_counter() - wall) / times, (time.process_time() - cpu) / times)
+
+    return run
+
+
+def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None:
+    """One network, one picture at a time, on each runtime."""
+    import torch
+
+    from etl.models import auglift_build
+    from etl.models.auglift_settings import parse
+    from etl.models.engines import ENGINES
+    from etl.models.network import on_torch
+    from etl.models.onnx_export import exported, state_hash
+    from etl.models.runtime_choice import fastest, installed
+    from etl.models.torch_runtime import Runtime
+    from etl.stages.pace import processors
+
+    part = part_of(name)
+    settings = parse({part: name, "weights": "random", "device": "cpu"})
+    torch.set_num_threads(processors())
+    network = auglift_build.network_of(settings, part, None)
+    path = exported(name, state_hash(network), lambda: network, cache)
+    forwards = {"torch": on_torch(network, Runtime.choose("cpu"))}
+    forwards |= {engine: ENGINES[engine](path, processors()) for engine in installed()[1:]}
+    seconds = auglift_build.measure(settings, part, None, cache, threads=processors(), frames=1)
+    chosen = fastest(seconds)
+    results.note(f"{name}: a run would choose {chosen}")
+
+    images = pictures(network, 1)
+    runs = interleaved(
+        {engine: repeated(functools.partial(forward, images)) for engine, forward in forwards.items()}, rounds
+    )
+    for engine in forwards:
+        results.add(f"{name}: a picture on {engine}", 1e3 * median(runs, engine), "ms")
+    for clock, word in (("wall", ""), ("cpu", ", processor time")):
+        goal = FASTER if part == "pose" else None
+        results.add(
+            f"{name}: chosen against torch eager{word}", ratio(runs, "torch", chosen, clock), "x", at_least=goal
+        )
+        over_best = [
+            getattr(turn[chosen], clock) / min(getattr(sample, clock) for sample in turn.values())
+            for turn in (dict(zip(runs, samples, strict=True)) for samples in zip(*runs.values(), strict=True))
+        ]
+        limit = CLOSE if part == "depth" else None
+        results.add(f"{name}: chosen over the best{word}", statistics.median(over_best), at_most=limit)
+    expected = forwards["torch"](images)
+    for engine in installed()[1:]:
+        pairs = zip(expected, forwards[engine](images), strict=True)
+        worst = max(float((own - others).abs().max() / own.abs().max()) for own, others in pairs)
+        results.add(f"{name}: largest difference of {engine}, of the largest value", worst, at_most=1e-4)
+
+
+def variants(device: str, compiled: bool) -> list[dict[str, Any]]:
+    """What torch can be told: precisions, orders of memory, torch.compile."""
+    precisions = ("fp32", "bf16", "fp16") if device == "cuda" else ("fp32",)
+    choices = itertools.product(precisions, (False, True), (False, True) if compiled else (False,))
+    return [{"precision": p, "channels_last": c, "compile": k} for p, c, k in choices]
+
+
+def on_device(results: Results, name: str, rounds: int, device: str, compiled: bool, batch: int | None) -> None:
+    """One network on torch, in batches, in every variant."""
+    import copy
+
+    import torch
+
+    from etl.models import auglift_build
+    from etl.models.auglift_settings import parse
+    from etl.models.network import on_torch
+    from etl.models.torch_runtime import Runtime
+
+    part = part_of(name)
+    settings = parse({part: name, "weights": "random", "device": device})
+    network = auglift_build.network_of(settings, part, None)
+    size = batch or BATCHES[part]
+    host = pictures(network, size).numpy()
+    works: dict[str, Callable[[], Sample]] = {}
+    for variant in variants(device, compiled):
+        runtime = Runtime.choose(device, **variant)
+        forward = on_torch(copy.deepcopy(network), runtime)
+
+        def call(forward: Any = forward, runtime: Any = runtime) -> None:
+            forward(runtime.send(host))
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        words = [variant["precision"], *(word for word in ("channels_last", "compile") if variant[word])]
+        works[" ".join(words)] = repeated(call)
+    runs = interleaved(works, rounds)
+    for variant_name in works:
+        results.add(f"{name}: {variant_name}", size / median(runs, variant_name), "pictures/s")
+        if variant_name != "fp32":
+            results.add(f"{name}: {variant_name} against fp32", ratio(runs, "fp32", variant_name), "x")
+
+
+def resizing(results: Results, rounds: int, device: str) -> None:
+    """Making Depth Anything's input from full frames: on the host, and where the network runs."""
+    import numpy as np
+    import torch
+
+    from etl.models import auglift_build
+    from etl.models.auglift_settings import parse
+
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (1002, 1000, 3), np.uint8) for _ in range(BATCHES["depth"])]
+    works: dict[str, Callable[[], Sample]] = {}
+    for where in ("host", "device"):
+        options = {"depth": "depth-anything-v2-indoor-tiny", "weights": "random", "device": device}
+        estimator = auglift_build.build_depth(parse({**options, "depth_resize": where}), None)
+
+        def call(estimator: Any = estimator) -> None:
+            estimator._inputs([(frame, (518, 518)) for frame in frames])
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        works[where] = repeated(call)
+    runs = interleaved(works, rounds)
+    for where in works:
+        results.add(f"resizing for depth on the {where}", 1e3 * median(runs, where) / len(frames), "ms a frame")
+
+
+def elsewhere() -> bool:
+    """Go on in the environment of `make openmmlab`, if that is there; whether it was."""
+    if not ENVIRONMENT.exists() or Path(sys.executable) == ENVIRONMENT:
+        return False
+    done = subprocess.run([str(ENVIRONMENT), "-m", "benchmarks.runtimes", *sys.argv[1:]], cwd=ENVIRONMENT.parents[2])
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--networks", nargs="+", help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--variants", action="store_true", help="of torch, on the CPU too")
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--batch", type=int, help="of the variants; default: as a run has it")
+    options = parser.parse_args()
+    needed = ("torch", "mmpose", "onnx")
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        if not elsewhere():
+            results = Results("runtimes")
+            results.note("The reference networks were left out: torch and its kin aren't here (`make openmmlab`).")
+            results.finish()
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.disable(logging.INFO)
+    results = Results("runtimes")
+    names = options.networks or (ON_GPU if options.device == "cuda" else ON_CPU)
+    with tempfile.TemporaryDirectory() as cache:
+        for name in names:
+            if options.device == "cuda" or options.variants:
+                on_device(results, name, options.rounds, options.device, not options.no_compile, options.batch)
+            else:
+                on_processors(results, name, options.rounds, Path(cache))
+    if options.device == "cuda" or options.variants:
+        resizing(results, options.rounds, options.device)
+    results.finish()
+
+
+if __name__ == "__main__":
+    main()
