@@ -22,7 +22,8 @@ import numpy as np
 from etl.errors import MergeError
 from etl.progress import Reporter, Silent
 from etl.stages.join import Inspected, SequenceFiles, check, inspect
-from etl.stages.npz import ArrayFolder, ArrayWriter, Member, NpzWriter
+from etl.stages.npz import ArrayFolder, ArrayWriter, NpzWriter
+from etl.stages.row_writer import Member
 from etl.stages.sequence_rows import SequenceReport, Task, write_sequence
 from etl.stages.vectors import RowSettings, has_statistics
 from schemas import xycd
