@@ -321,11 +321,14 @@ def test_long_files_are_read_in_parts(store, tmp_path, monkeypatch):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-# VmHWM and not ru_maxrss, which a new process inherits from the one that started it.
+# VmHWM and not ru_maxrss, which a new process inherits from the one that started it. Rows are read in small parts, so that
+# what is being read and what waits to be written are both there in full long before the end, even in the small merge.
 PEAK = """
 import sys
 from pathlib import Path
+from etl.stages import sequence_rows
 from etl.stages.merge import SequenceFiles, merge
+sequence_rows._CHUNK_BYTES = 4 << 20
 annotation, features, rows = Path(sys.argv[1]), sorted(Path(sys.argv[2]).iterdir()), int(sys.argv[4])
 report = merge([SequenceFiles(annotation, tuple(features))], Path(sys.argv[3]))
 assert report.ok == rows
