@@ -18,7 +18,7 @@ from etl.demo.recording import PersonTruth, SequenceTruth, read_truth
 from etl.errors import ModelError
 from etl.models import geometry
 from etl.models.base import ArrayDepth, DepthField, Detections, Embeddings, Frame, Poses
-from etl.stages.people import box_of_keypoints, iou
+from etl.stages.people import box_of_keypoints, iou, published_boxes
 from schemas.keys import SequenceKey
 from schemas.skeletons import COCO_17
 
@@ -141,9 +141,14 @@ class SceneTruth:
         """COCO_17 joints of the person in every box, by way of the routing."""
         poses = []
         for frame, found in zip(self._seen("pose", frames), detections, strict=True):
-            joints = np.stack([person.coco_2d[frame.number] for person in self.truth(frame.key).people])
-            # Boxes that others made hold the person whose joints they fit best.
-            who = found.own.get("person", iou(found.boxes, box_of_keypoints(joints)).argmax(1))
+            people = self.truth(frame.key).people
+            joints = np.stack([person.coco_2d[frame.number] for person in people])
+            if "person" in found.own:
+                who = found.own["person"]
+            else:  # annotated boxes hold the person around whose joints they were made
+                height, width = frame.image.shape[:2]
+                tight = box_of_keypoints(np.stack([person.h36m_2d[frame.number] for person in people]))
+                who = iou(found.boxes, published_boxes(tight, width, height)).argmax(1)
             each = [self.routing(joints[i], box) for i, box in zip(who, found.boxes, strict=True)]
             keypoints = np.array(each, np.float32).reshape(-1, len(COCO_17), 2)
             scores = np.full(keypoints.shape[:2], self.confidence, np.float32)

@@ -107,6 +107,27 @@ class Poses:
         }
         return Poses(self.keypoints[index], self.scores[index], self.boxes[index], self.box_scores[index], own)
 
+    @classmethod
+    def join(cls, parts: Sequence[Poses]) -> Poses:
+        """The people of all `parts`, which are of one frame and one model set, in that order."""
+        people = [part for part in parts if len(part)]
+        if len(people) < 2:
+            return people[0] if people else cls.nobody()
+        own: dict[str, Any] = {}
+        for name, first in people[0].own.items():
+            each = [part.own[name] for part in people]
+            own[name] = (
+                [value for values in each for value in values] if isinstance(first, list) else np.concatenate(each)
+            )
+        names = ("keypoints", "scores", "boxes", "box_scores")
+        return cls(*(np.concatenate([getattr(part, name) for part in people]) for name in names), own)
+
+    @classmethod
+    def nobody(cls) -> Poses:
+        """No people."""
+        shapes = ((0, 17, 2), (0, 17), (0, 4), (0,))
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
+
 
 class DepthField(Protocol):
     """Metric depth of one frame, wherever it lives (host array, device tensor)."""

@@ -13,7 +13,7 @@ from etl.config import EstimateSettings
 from etl.models.base import DepthField, Detections, Embeddings, Frame, MapSource, ModelSet, PooledMap, Poses
 from etl.stages import compat
 from etl.stages.descriptor import describe_frames
-from etl.stages.people import associate, choose_person
+from etl.stages.people import associate, choose_person, published_boxes
 from etl.stages.skeleton import coco_to_h36m
 from schemas import features
 
@@ -78,12 +78,11 @@ def estimate_batch(
         One a frame; P is 1 where `people` is None.
     """
     if settings.association == "ground_truth_box":
-        detections = [_annotated(boxes) for boxes in people]
+        chosen, rows = _look_in_boxes(frames, people, models)
     else:
-        detections = models.detect(frames)
-    candidates = models.estimate_poses(frames, detections)
-    rows = [_rows(poses, boxes, settings) for poses, boxes in zip(candidates, people, strict=True)]
-    chosen = [poses.take([r for r in found if r >= 0]) for poses, found in zip(candidates, rows, strict=True)]
+        candidates = models.estimate_poses(frames, models.detect(frames))
+        rows = [_rows(poses, boxes, settings) for poses, boxes in zip(candidates, people, strict=True)]
+        chosen = [poses.take([r for r in found if r >= 0]) for poses, found in zip(candidates, rows, strict=True)]
     joints = [coco_to_h36m(poses.keypoints, poses.scores) for poses in chosen]
     depths = _depths(models, frames, chosen)
     described = _describe(frames, depths, joints, settings)
@@ -92,11 +91,29 @@ def estimate_batch(
     return [_collect(*found) for found in zip(rows, chosen, joints, described, embedded, maps, strict=True)]
 
 
-def _annotated(boxes: Floats | None) -> Detections:
-    if boxes is None:
-        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-    boxes = boxes[np.isfinite(boxes).all(axis=1)]  # where a person's joints are unknown, there is nowhere to look
-    return Detections(boxes, np.ones(len(boxes), np.float32))
+def _look_in_boxes(
+    frames: Sequence[Frame], people: Sequence[Floats | None], models: ModelSet
+) -> tuple[list[Poses], list[list[int]]]:
+    """Poses in the boxes of annotated people, and which of a frame's poses stands for each of them; -1 for none.
+
+    What is found in a person's box is that person, however poor the pose. Every box goes to the models as a frame of
+    its own, since an estimator may leave people out and what it gives doesn't say of which box it is.
+    """
+    places: list[tuple[int, int, Floats]] = []
+    rows = [[-1] * (1 if boxes is None else len(boxes)) for boxes in people]
+    for number, (frame, tight) in enumerate(zip(frames, people, strict=True)):
+        height, width = frame.image.shape[:2]
+        boxes = np.zeros((0, 4), np.float32) if tight is None else published_boxes(tight, width, height)
+        places += [(number, person, box) for person, box in enumerate(boxes) if np.isfinite(box).all()]
+    one = np.ones(1, np.float32)
+    asked = [Detections(box[None], one) for _, _, box in places]
+    found = models.estimate_poses([frames[number] for number, _, _ in places], asked) if places else []
+    parts: list[list[Poses]] = [[] for _ in frames]
+    for (number, person, _), poses in zip(places, found, strict=True):
+        if len(poses):
+            rows[number][person] = len(parts[number])
+            parts[number].append(poses)
+    return [Poses.join(part) for part in parts], rows
 
 
 def _rows(poses: Poses, boxes: Floats | None, settings: EstimateSettings) -> list[int]:

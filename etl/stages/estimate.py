@@ -38,6 +38,7 @@ from etl.space import once_there_is_space
 from etl.stages import maps
 from etl.stages.blocks import FrameFeatures, estimate_batch
 from etl.stages.pace import DecodeThreads, Pace, processors
+from etl.stages.people import MARGIN
 from etl.staging import staged
 from etl.workspace import FeatureStore, atomic_target, file_sha256
 from schemas import annotation, features
@@ -101,12 +102,15 @@ def describe_stage(models: ModelSettings, settings: EstimateSettings, frames: An
     # Maps are kept in files of their own, whose names say their sizes; no feature depends on them.
     beside = {"batch", "decode_ahead_mb", "embeddings"}
     parameters = settings.model_dump(mode="json", exclude=beside) | {"embeddings": settings.embeddings.enabled}
-    return {
+    description = {
         "stage": f"estimate {VERSION}",
         "models": build_models(models).identity,
         "parameters": parameters,
         "frames": frames,
     }
+    if settings.association == "ground_truth_box":  # a rule that others don't depend on
+        description["boxes"] = f"joints truncated to integers, {MARGIN} px around, within the image"
+    return description
 
 
 def stage_key(description: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from etl.models.base import Poses
 
 Floats = NDArray[np.floating]
 Rule = Literal["keypoint_score", "largest_box", "box_score"]
+
+MARGIN: Final = 150  # px around an annotated person's joints, as the published 3DPW scripts have it
 
 
 def choose_person(poses: Poses, rule: Rule = "keypoint_score") -> int | None:
@@ -84,6 +86,30 @@ def box_of_keypoints(keypoints: Floats) -> NDArray[np.float64]:
     high = np.where(finite, keypoints, -np.inf).max(axis=-2)
     box = np.concatenate([low, high], axis=-1).astype(np.float64)
     return np.where(np.isfinite(box), box, np.nan)
+
+
+def published_boxes(boxes: Floats, width: int, height: int) -> NDArray[np.float32]:
+    """Boxes in which the published 3DPW scripts look for annotated people; a pose network adds its own margin.
+
+    That is the least and greatest of the joints' coordinates, truncated to integers, and MARGIN px more on each side,
+    within [0, width - 1] x [0, height - 1]. Truncation keeps the order of numbers, so that tight boxes suffice.
+
+    Parameters
+    ----------
+    boxes : (P, 4) float
+        Tight boxes x1, y1, x2, y2 of the annotated joints, px; NaN where they are unknown.
+    width, height : int
+        Of the image, px.
+
+    Returns
+    -------
+    (P, 4) float32
+        px; NaN where there is nowhere to look: joints are unknown, or further than MARGIN outside the image.
+    """
+    whole = np.trunc(np.asarray(boxes, np.float64).reshape(-1, 4)) + [-MARGIN, -MARGIN, MARGIN, MARGIN]
+    clipped = whole.clip(0, np.array([width, height, width, height]) - 1.0)
+    has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1, keepdims=True)  # False for NaN
+    return np.where(has_area, clipped, np.nan).astype(np.float32)
 
 
 def iou(first: Floats, second: Floats) -> NDArray[np.float64]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from etl.config import EstimateSettings
-from etl.models.base import Frame
+from etl.config import EstimateSettings, ModelSettings
+from etl.models.base import Detections, Frame, Poses
 from etl.stages.blocks import estimate_batch, feature_names
+from etl.stages.estimate import describe_stage
 from etl.stages.skeleton import coco_to_h36m
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
@@ -53,13 +56,76 @@ def test_annotated_people_get_their_own_detections_in_their_order() -> None:
     assert not result.valid[1].any()
 
 
-def test_detection_in_annotated_boxes_needs_no_detector() -> None:
-    models = FakeModels(people=2)
-    people = np.array([box(0, 0), box(0, 1)], np.float32)
-    settings = EstimateSettings(association="ground_truth_box")
-    (result,) = estimate_batch(frames(0), [people], models, settings)
+class InBoxes(FakeModels):
+    """Finds a pose in the corner of every box, but in none that `rejects`; remembers the boxes."""
+
+    def __init__(self, rejects: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.rejects, self.boxes = set(rejects), []  # type: ignore[var-annotated]
+
+    def estimate_poses(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
+        self._count("pose", len(frames))
+        self.boxes += [
+            (frame.number, box.tolist()) for frame, d in zip(frames, detections, strict=True) for box in d.boxes
+        ]
+        found = []
+        for d in detections:
+            kept = [i for i, box in enumerate(d.boxes) if float(box[0]) not in self.rejects]
+            joints = np.repeat(d.boxes[kept][:, None, :2], 17, axis=1) + np.arange(17, dtype=np.float32)[:, None] / 17
+            scores = np.full((len(kept), 17), 0.01, np.float32)
+            own = {"x": d.boxes[kept, 0], "names": [f"{box[0]:g}" for box in d.boxes[kept]]}
+            found.append(Poses(joints, scores, d.boxes[kept], d.scores[kept], own))
+        return found
+
+
+IN_BOXES = EstimateSettings(association="ground_truth_box")
+
+
+def test_annotated_boxes_are_those_of_the_published_scripts() -> None:
+    models = InBoxes()
+    # Joints are truncated to integers, toward zero; the box is within the image of 640 x 480.
+    people = np.array([[200.9, 160.2, 300.9, 300.7], [-3.7, 20, 100, 470.5], [500, 200, 700, 210]], np.float32)
+    (result,) = estimate_batch(frames(5), [people], models, IN_BOXES)
     assert models.calls["detect"] == 0
+    assert models.boxes == [(5, [50, 10, 450, 450]), (5, [0, 0, 250, 479]), (5, [350, 50, 639, 360])]
     assert result.found.all()
+    assert result.boxes.tolist() == [box for _, box in models.boxes]
+
+
+def test_the_pose_in_a_person_s_box_is_that_person_however_poor() -> None:
+    # The first is unknown, the third is rejected, the last is far outside; two have one box.
+    first, second = [210, 160, 220, 300], [260, 180, 270, 190]
+    people = np.array([[np.nan] * 4, first, [400, 200, 410, 210], second, first, [900, 0, 950, 50]], np.float32)
+    models = InBoxes(rejects=[250])
+    nobody, result = estimate_batch(frames(0, 1), [people[:1], people], models, IN_BOXES)
+    assert nobody.found.tolist() == [False]
+    assert result.found.tolist() == [False, True, False, True, True, False]
+    # The poses overlap the people nowhere near enough for a match.
+    assert np.floor(result.values[result.found, 0, :2]).tolist() == [[60, 10], [110, 30], [60, 10]]
+    assert np.isnan(result.values[~result.found]).all()
+    assert models.frames["depth"] == 1
+    assert models.calls["pose"] == 1
+
+
+def test_people_of_several_boxes_are_joined_with_all_that_belongs_to_them() -> None:
+    models, one = InBoxes(), np.ones(1, np.float32)
+    boxes = np.array([[10, 20, 30, 40], [50, 60, 70, 80]], np.float32)
+    parts = models.estimate_poses(frames(0, 0), [Detections(box[None], one) for box in boxes])
+    joined = Poses.join([Poses.nobody(), *parts])
+    assert joined.boxes.tolist() == boxes.tolist()
+    assert joined.own["x"].tolist() == [10, 50]
+    assert joined.own["names"] == ["10", "50"]
+    assert Poses.join(parts[:1]) is parts[0]
+    assert len(Poses.join([])) == 0
+
+
+def test_boxes_of_one_run_are_in_the_stage_key_and_others_keys_stay() -> None:
+    def of(association: str) -> dict[str, object]:
+        settings = EstimateSettings.model_validate({"association": association})
+        return describe_stage(ModelSettings(set="tests.etl.fakes:build"), settings, {})
+
+    assert "150 px" in str(of("ground_truth_box")["boxes"])
+    assert set(of("overlap")) == set(of("person")) == {"stage", "models", "parameters", "frames"}
 
 
 def test_depth_is_computed_once_a_frame_and_never_for_empty_ones() -> None:
