@@ -119,14 +119,19 @@ class Poses:
             own[name] = (
                 [value for values in each for value in values] if isinstance(first, list) else np.concatenate(each)
             )
-        names = ("keypoints", "scores", "boxes", "box_scores")
-        return cls(*(np.concatenate([getattr(part, name) for part in people]) for name in names), own)
+        return cls(
+            np.concatenate([part.keypoints for part in people]),
+            np.concatenate([part.scores for part in people]),
+            np.concatenate([part.boxes for part in people]),
+            np.concatenate([part.box_scores for part in people]),
+            own,
+        )
 
     @classmethod
     def nobody(cls) -> Poses:
         """No people."""
-        shapes = ((0, 17, 2), (0, 17), (0, 4), (0,))
-        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
+        empty = np.zeros(0, np.float32)
+        return cls(empty.reshape(0, 17, 2), empty.reshape(0, 17), empty.reshape(0, 4), empty)
 
 
 class DepthField(Protocol):

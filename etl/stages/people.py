@@ -106,7 +106,7 @@ def published_boxes(boxes: Floats, width: int, height: int) -> NDArray[np.float3
     (P, 4) float32
         px; NaN where there is nowhere to look: joints are unknown, or further than MARGIN outside the image.
     """
-    whole = np.trunc(np.asarray(boxes, np.float64).reshape(-1, 4)) + [-MARGIN, -MARGIN, MARGIN, MARGIN]
+    whole = np.trunc(np.asarray(boxes, np.float64).reshape(-1, 4)) + np.array([-1, -1, 1, 1]) * MARGIN
     clipped = whole.clip(0, np.array([width, height, width, height]) - 1.0)
     has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1, keepdims=True)  # False for NaN
     return np.where(has_area, clipped, np.nan).astype(np.float32)

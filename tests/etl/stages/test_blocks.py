@@ -71,7 +71,8 @@ class InBoxes(FakeModels):
         found = []
         for d in detections:
             kept = [i for i, box in enumerate(d.boxes) if float(box[0]) not in self.rejects]
-            joints = np.repeat(d.boxes[kept][:, None, :2], 17, axis=1) + np.arange(17, dtype=np.float32)[:, None] / 17
+            steps = np.arange(17, dtype=np.float32)[:, None] / np.float32(17)
+            joints = np.repeat(d.boxes[kept][:, None, :2], 17, axis=1) + steps
             scores = np.full((len(kept), 17), 0.01, np.float32)
             own = {"x": d.boxes[kept, 0], "names": [f"{box[0]:g}" for box in d.boxes[kept]]}
             found.append(Poses(joints, scores, d.boxes[kept], d.scores[kept], own))
