@@ -41,16 +41,19 @@ app.add_typer(models_app, name="models")
 def _runner(*stages: str) -> Callable[[Config, Flags], None]:
     def act(config: Config, flags: Flags) -> None:
         from etl import pipeline
+        from etl.driver import RUN_FOLDER
+        from etl.lasting import outliving_the_terminal
 
         if flags.detach:
             cli_cluster.detach(config, stages)
             return
-        with _terminal() as terminal:
-            summaries = pipeline.run(config, stages=stages, verify=flags.verify, report=terminal)
-        for summary in summaries:
-            typer.echo(summary.text())
-        if any(summary.troubled for summary in summaries):
-            typer.echo("Some frames or files failed: `xycd failures` lists each with its reason.")
+        with outliving_the_terminal(config.workspace / RUN_FOLDER / "driver.log"):
+            with _terminal() as terminal:
+                summaries = pipeline.run(config, stages=stages, verify=flags.verify, report=terminal)
+            for summary in summaries:
+                typer.echo(summary.text())
+            if any(summary.troubled for summary in summaries):
+                typer.echo("Some frames or files failed: `xycd failures` lists each with its reason.")
         if any(summary.troubled or summary.stopped for summary in summaries):
             raise typer.Exit(1)
 
