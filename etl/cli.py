@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from etl import cli_cluster, cli_results
-from etl.cli_options import ConfigOption, Flags, SetOption, WorkersOption, WorkspaceOption, configured, workspace_of
+from etl.cli_options import (
+    AnnotateWorkersOption,
+    ConfigOption,
+    Flags,
+    MergeWorkersOption,
+    SetOption,
+    WorkersOption,
+    WorkspaceOption,
+    configured,
+    workspace_of,
+)
 from etl.errors import XycdError
 from schemas.errors import SchemaError
 
@@ -63,7 +73,7 @@ def _runner(*stages: str) -> Callable[[Config, Flags], None]:
 def _plan(config: Config, flags: Flags) -> None:
     from etl.plan import plan
 
-    typer.echo(plan(config))
+    typer.echo(plan(config, verify=flags.verify))
 
 
 def _terminal() -> Terminal:
@@ -83,6 +93,7 @@ configured(
     "annotate",
     "Read the raw dataset: 2D and 3D joints in camera coordinates, cameras and splits.",
     _runner("annotate"),
+    workers_option=AnnotateWorkersOption,
 )
 configured(
     app,
@@ -90,7 +101,14 @@ configured(
     "Detect people, poses and depth in all annotated frames; annotates first where needed.",
     _runner("estimate"),
 )
-configured(app, "merge", "Join features with annotations and write the files to train with.", _runner("merge"))
+configured(
+    app,
+    "merge",
+    "Join features with annotations and write the files to train with.",
+    _runner("merge"),
+    workers_option=MergeWorkersOption,
+    whose_workers="merge",
+)
 configured(
     app,
     "plan",
@@ -117,6 +135,7 @@ class GroupBy(Enum):
 def query(
     dataset: Annotated[str | None, typer.Argument(help="Dataset; needless if the workspace has only one.")] = None,
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     subject: Annotated[list[str] | None, typer.Option(help="Subject, or a pattern such as 'S*'; repeatable.")] = None,
     action: Annotated[list[str] | None, typer.Option(help="Action, or a pattern.")] = None,
     subaction: Annotated[list[int] | None, typer.Option(help="Number of the repetition.")] = None,
@@ -137,7 +156,7 @@ def query(
     from etl.query import open_features
     from etl.selection import parse_frames
 
-    selected = open_features(workspace_of(workspace), dataset).sel(
+    selected = open_features(workspace_of(workspace, config), dataset).sel(
         subject=subject,
         action=action,
         subaction=subaction,
@@ -163,13 +182,14 @@ def query(
 def failures(
     dataset: Annotated[str | None, typer.Argument(help="Dataset; default: all in the workspace.")] = None,
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     to: Annotated[Path | None, typer.Option("--to", help="Write the list to FILE.csv instead.")] = None,
 ) -> None:
     """List every file and frame that isn't ok, with its reason."""
     from etl.failures import list_failures
     from etl.workspace import write_atomically
 
-    found = list_failures(workspace_of(workspace), dataset)
+    found = list_failures(workspace_of(workspace, config), dataset)
     if to is not None:
         write_atomically(to, found.to_csv(index=False).encode())
         typer.echo(f"{len(found):,} failures in {to}")
@@ -214,11 +234,12 @@ def models_fetch(
 
 
 @app.command()
-def info(workspace: WorkspaceOption = None) -> None:
+def info(workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
     """Versions, devices and model files of this machine: what to put into a bug report."""
     from etl.info import describe
 
-    typer.echo(describe(workspace))
+    # Without either it is about the machine only, not about a default workspace that nobody named.
+    typer.echo(describe(workspace_of(workspace, config) if workspace or config else None))
 
 
 class DemoDataset(Enum):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etl.cli_options import WorkspaceOption, configured, workspace_of
+from etl.cli_options import ConfigOption, WorkspaceOption, configured, workspace_of
 from etl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def status(
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until the run ends.")] = False,
 ) -> None:
     """Say how a run is doing, from any terminal: frames done and left, rate, time left, workers, failures."""
@@ -40,7 +41,7 @@ def status(
     from etl.driver import status_text
 
     while True:
-        found = read_status(run_folder(workspace))
+        found = read_status(run_folder(workspace, config))
         if watch:
             Console().clear()
         typer.echo(status_text(found))
@@ -52,32 +53,35 @@ def status(
 def scale(
     target: Annotated[str, typer.Argument(help="A number of workers, or MIN:MAX to follow the load.")],
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Give a run more workers or fewer, while it runs; from any terminal."""
     from cluster.control import send
 
-    typer.echo(send(run_folder(workspace), "scale", target))
+    typer.echo(send(run_folder(workspace, config), "scale", target))
 
 
 def stop(
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     now: Annotated[bool, typer.Option("--now", help="Don't finish what is running.")] = False,
 ) -> None:
     """Stop a run: finish what is running, then leave. The same `xycd run` goes on later."""
     from cluster.control import send
 
-    typer.echo(send(run_folder(workspace), "stop", "now" if now else ""))
+    typer.echo(send(run_folder(workspace, config), "stop", "now" if now else ""))
 
 
 def logs(
     job: Annotated[str | None, typer.Argument(help="Number of a job; without it, all that have a log.")] = None,
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 50,
 ) -> None:
     """Show what SLURM jobs of a run have written."""
     from cluster.logs import listing, tail
 
-    folder = run_folder(workspace)
+    folder = run_folder(workspace, config)
     if job is not None:
         typer.echo("\n".join(tail(folder, job, lines)) or f"no log of job {job} in {folder}")
         return
@@ -89,11 +93,11 @@ def logs(
         typer.echo(f"{number}  {last[0] if last else ''}")
 
 
-def run_folder(workspace: Path | None) -> Path:
+def run_folder(workspace: Path | None, config: Path | None = None) -> Path:
     """Folder in which a run's driver is reached."""
     from etl.driver import RUN_FOLDER
 
-    return workspace_of(workspace) / RUN_FOLDER
+    return workspace_of(workspace, config) / RUN_FOLDER
 
 
 def detach(config: Config, stages: Sequence[str] = ("annotate", "estimate", "merge")) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,13 @@ RootOption = Annotated[Path | None, typer.Option("--root", help="Folder of the r
 WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", "-w", help="Folder that holds all results.")]
 ModelsOption = Annotated[str | None, typer.Option("--models", "-m", help="Model set (`xycd models list`).")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", "-n", help="Workers; default: one per core or GPU.")]
+AnnotateWorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", "-n", help="Processes, where cluster.kind is local; default: one per core, at most 8."),
+]
+MergeWorkersOption = Annotated[
+    int | None, typer.Option("--workers", "-n", help="Processes that write; default: merge.workers, which is one.")
+]
 HzOption = Annotated[
     int | None, typer.Option("--hz", help="Frames a second to use, where the dataset offers a choice.")
 ]
@@ -82,7 +89,7 @@ def load_config(dataset: str | None, **options: Any) -> Config:
     overrides: dict[str, Any] = {
         "workspace": _text(options.get("workspace")),
         "models": {"set": options.get("models")},
-        "cluster": {"workers": options.get("workers")},
+        options.get("whose_workers", "cluster"): {"workers": options.get("workers")},
     }
     if dataset is not None:
         overrides["datasets"] = {dataset: chosen}
@@ -93,8 +100,16 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def configured(app: typer.Typer, verb: str, text: str, act: Callable[[Config, Flags], None]) -> None:
-    """Add a verb that takes the whole configuration."""
+def configured(
+    app: typer.Typer,
+    verb: str,
+    text: str,
+    act: Callable[[Config, Flags], None],
+    *,
+    workers_option: Any = WorkersOption,
+    whose_workers: Literal["cluster", "merge"] = "cluster",
+) -> None:
+    """Add a verb that takes the whole configuration; `--workers` is the setting of the section `whose_workers`."""
 
     def command(
         dataset: DatasetArgument = None,
@@ -127,12 +142,24 @@ def configured(app: typer.Typer, verb: str, text: str, act: Callable[[Config, Fl
             train=train,
             test=test,
             set=set_,
+            whose_workers=whose_workers,
         )
         act(loaded, Flags(verify, detach))
 
+    command.__annotations__["workers"] = workers_option  # what a worker is differs between verbs, and so does the help
     app.command(verb, help=text)(command)
 
 
-def workspace_of(given: Path | None) -> Path:
-    """The workspace that was named, or the default."""
-    return given or Path("xycd-workspace")
+def workspace_of(given: Path | None, config: Path | None = None) -> Path:
+    """The workspace that was named, else that of the configuration, else the default.
+
+    Raises
+    ------
+    ConfigError
+        When the configuration can't be read.
+    """
+    if given is not None:
+        return given
+    from etl.config import load
+
+    return load(config).workspace

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etl.cli_options import WorkspaceOption, workspace_of
+from etl.cli_options import ConfigOption, WorkspaceOption, workspace_of
 from etl.errors import ConfigError
 
 RawOption = Annotated[
@@ -22,6 +22,7 @@ DepthOption = Annotated[
 def report(
     dataset: Annotated[str | None, typer.Argument(help="Dataset; needless if the workspace has only one.")] = None,
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="The HTML file; default: <workspace>/<dataset>/report.html.")
     ] = None,
@@ -34,7 +35,7 @@ def report(
     from etl.report.page import write_report
     from etl.workspace import Workspace
 
-    space = workspace_of(workspace)
+    space = workspace_of(workspace, config)
     name = dataset or the_only_dataset(Workspace(space))
     path = write_report(space, name, to or space / name / "report.html", raw=root, depth=depth)
     typer.echo(path)
@@ -46,6 +47,7 @@ def show(
     what: Annotated[str, typer.Argument(help="An image file, or a sequence such as S1/Directions/1/54138969.")],
     frame: Annotated[int | None, typer.Argument(help="Frame of the sequence, from 0.")] = None,
     workspace: WorkspaceOption = None,
+    config: ConfigOption = None,
     to: Annotated[Path | None, typer.Option("--to", help="The picture (.png, .jpg) or the video (.mp4).")] = None,
     video: Annotated[bool, typer.Option("--video", help="All frames of the sequence, as an H.264 video.")] = False,
     dataset: Annotated[str | None, typer.Option("--dataset", help="Needless if the workspace has only one.")] = None,
@@ -65,7 +67,7 @@ def show(
         people = show_image(Path(what), target, ModelSettings(set=models), around=around)
         typer.echo(f"{target}: {people} {'person' if people == 1 else 'people'}")
         return
-    stored = find_sequence(workspace_of(workspace), what, dataset, root)
+    stored = find_sequence(workspace_of(workspace, config), what, dataset, root)
     if video:
         typer.echo(f"{target}: {show_video(stored, target)} frames")
         return

@@ -42,29 +42,35 @@ def run(
     Returns
     -------
     list of Summary
-        One a dataset: what was done, what failed, what was written.
+        One a dataset: what was done, what failed, what was written. Of several datasets, one that can't be finished
+        costs the others nothing: the error is among what failed.
 
     Raises
     ------
     etl.errors.XycdError
-        When nothing can be done: before anything has run where that can be known.
+        When nothing can be done: before anything has run where that can be known. So does the error of a dataset that
+        is the only one.
     """
     report = report or Silent()
     datasets = steps.check(config, stages)
     with Workspace(config.workspace).writing():
         config = steps.choose_runtimes(config, stages, report)
         with Driver(config, report, cluster) as driver:
-            jobs = [Job(name, config) for name in datasets]
-            return [run_job(job, stages, driver, report, verify=verify) for job in jobs]
+            jobs, alone = [Job(name, config) for name in datasets], len(datasets) == 1
+            return [run_job(job, stages, driver, report, verify=verify, alone=alone) for job in jobs]
 
 
-def run_job(job: Job, stages: Sequence[str], driver: Driver, report: Reporter, *, verify: bool = False) -> Summary:
-    """Run stages on one dataset."""
+def run_job(
+    job: Job, stages: Sequence[str], driver: Driver, report: Reporter, *, verify: bool = False, alone: bool = True
+) -> Summary:
+    """Run stages on one dataset; unless it is `alone`, an error that costs this one only is in its summary."""
     summary = Summary(job.dataset)
-    annotations = steps.annotate(job, stages, summary, report)  # raw dataset → annotations
-    partitions = steps.cut(job, stages, annotations)  # annotations → partitions of frames
-    if "estimate" in stages:
-        steps.estimate(job, partitions, driver, summary, report, verify=verify)  # images or video → features
-    if "merge" in stages and not summary.stopped:
-        steps.merge(job, partitions, summary, report)  # annotations and features → training files
+    with steps.costing_itself(summary, report, alone=alone):
+        annotations = steps.annotate(job, stages, summary, report)  # raw dataset → annotations
+        partitions = steps.cut(job, stages, annotations)  # annotations → partitions of frames
+        if "estimate" in stages:
+            steps.estimate(job, partitions, driver, summary, report, verify=verify)  # images or video → features
+        if "merge" in stages and not summary.stopped:
+            verify = verify and "estimate" not in stages  # which has just opened them all
+            steps.merge(job, partitions, summary, report, verify=verify)  # annotations and features → training files
     return summary

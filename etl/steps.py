@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster.errors import ClusterError
 from etl import __version__, judge, runtimes, schedule
 from etl.config import Config
 from etl.driver import Driver
-from etl.errors import ConfigError, WorkspaceError
+from etl.errors import ConfigError, SpaceError, WorkspaceError, XycdError
 from etl.job import Job
 from etl.models import registry
 from etl.outputs import Output
@@ -22,9 +24,10 @@ from etl.stages import annotate as annotate_stage
 from etl.stages import maps
 from etl.stages import merge as merge_stage
 from etl.stages.blocks import feature_names
-from etl.stages.estimate import build_models
+from etl.stages.estimate import describe_models
 from etl.stages.join import SequenceFiles
 from etl.workspace import Current, FeatureStore, free_bytes
+from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
 
 
@@ -43,7 +46,7 @@ class Summary:
     ran, kept : int
         Partitions of this run, and of earlier ones.
     failed : list of str
-        Sequences and partitions that failed as a whole.
+        Sequences and partitions that failed as a whole, and what kept the dataset from being finished.
     outputs : list of Path
         Training files.
     unchanged : bool
@@ -101,7 +104,7 @@ class Summary:
 
 
 def check(config: Config, stages: Sequence[str]) -> list[str]:
-    """Find errors of configuration before anything runs; the names of the datasets to work on.
+    """Find errors of configuration, and datasets of no known layout, before anything runs; the datasets to work on.
 
     Raises
     ------
@@ -120,7 +123,29 @@ def check(config: Config, stages: Sequence[str]) -> list[str]:
         registry.check(config.models.set, cache=config.models.cache, **config.models.options)
     if "estimate" in stages:
         maps.check(config.estimate.embeddings, config.models)
+    for name in datasets:
+        Job(name, config).reader.sequences()  # a listing, which reads no poses
     return list(datasets)
+
+
+@contextlib.contextmanager
+def costing_itself(summary: Summary, report: Reporter, *, alone: bool) -> Iterator[None]:
+    """Keep an error that is about one dataset from costing the others: it goes into the dataset's summary.
+
+    Raises
+    ------
+    etl.errors.XycdError
+        What no dataset can go on with: a full disk, a cluster that gives no workers; and everything if it is `alone`.
+    """
+    try:
+        yield
+    except (SpaceError, ClusterError):
+        raise
+    except (XycdError, SchemaError) as error:
+        if alone:
+            raise
+        summary.failed.append(str(error))
+        report.note(f"{summary.dataset} can't be finished: {error}")
 
 
 def choose_runtimes(config: Config, stages: Sequence[str], report: Reporter) -> Config:
@@ -133,7 +158,9 @@ def choose_runtimes(config: Config, stages: Sequence[str], report: Reporter) -> 
 def annotate(job: Job, stages: Sequence[str], summary: Summary, report: Reporter) -> list[Path]:
     """Bring the annotations up to date; the annotation files of the sequences asked for."""
     if "annotate" in stages or "estimate" in stages:
-        manifest = annotate_stage.annotate(job.reader, job.annotations, progress=report)
+        here = job.config.cluster.kind == "local"  # elsewhere the number is of jobs
+        workers = job.config.cluster.workers if here else None
+        manifest = annotate_stage.annotate(job.reader, job.annotations, workers=workers, progress=report)
         for name, reason in sorted(manifest.failures.items()):
             summary.failed.append(f"{SequenceKey.from_path(job.dataset, name)}: {reason}")
         job.workspace.set_current(job.dataset, Current(job.annotations_key, _features_to_show(job, stages)))
@@ -210,10 +237,14 @@ def _begin(job: Job, store: FeatureStore) -> None:
     )
 
 
-def merge(job: Job, partitions: list[Partition], summary: Summary, report: Reporter) -> None:
-    """Write the training files of every split that has ground truth."""
+def merge(
+    job: Job, partitions: list[Partition], summary: Summary, report: Reporter, *, verify: bool = False
+) -> None:
+    """Write the training files of every split that has ground truth; with `verify`, no damaged file goes into them."""
     settings = job.config.merge
-    finished = look_for_finished(partitions, job.store)
+    finished = look_for_finished(partitions, job.store, verify=verify)
+    for text in finished.damaged:
+        report.note(f"damaged, to be estimated again: {text}")
     splits = job.merge_inputs(partitions, finished)
     if not splits:
         report.note(f"{job.dataset} has no ground truth: its features are the result; see `xycd query`.")
@@ -226,11 +257,11 @@ def merge(job: Job, partitions: list[Partition], summary: Summary, report: Repor
         split: Output.of(folder / f"{job.dataset}_xycd_{split}{suffix}", pairs, receipts, decides)
         for split, pairs in sorted(splits.items())
     }
-    summary.outputs += [output.path for output in outputs.values()]
     verdicts = job.workspace.root / job.dataset / judge.FILE
     judged = settings.judge == "off" or bool(judge.read_verdicts(verdicts))
     if judged and all(output.is_current() for output in outputs.values()):
         summary.unchanged = True
+        summary.outputs += [output.path for output in outputs.values()]
         report.note(f"{job.dataset}: the training files are up to date")
         if settings.judge != "off":
             _tell(judge.read_verdicts(verdicts), report)
@@ -251,6 +282,7 @@ def merge(job: Job, partitions: list[Partition], summary: Summary, report: Repor
             progress=report,
         )
         output.record()
+        summary.outputs.append(output.path)
 
 
 def _judge(pairs: Sequence[SequenceFiles], job: Job, report: Reporter) -> None:
@@ -286,7 +318,7 @@ def _check_space(job: Job, resume: Resume) -> None:
 def disk_needed(job: Job, partitions: Sequence[Partition], unmapped: Collection[str] = ()) -> int:
     """Bytes that the feature files of `partitions`, and maps, will take, about; of the ids `unmapped`, maps only."""
     settings = job.config.estimate
-    channels = build_models(job.config.models).channels if settings.embeddings.enabled else (0, 0)
+    channels = describe_models(job.config.models).channels if settings.embeddings.enabled else (0, 0)
     features = 17 * (4 * len(feature_names(settings)) + 2 * sum(channels) + 1) + 32
     kept = maps.bytes_of_row(channels, settings.embeddings)
     return sum(p.rows * (kept if p.id in unmapped else kept + features) + 30_000 for p in partitions)

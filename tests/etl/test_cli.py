@@ -3,17 +3,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from etl.cli import app, main
+from etl.config import Config
 from schemas.errors import SchemaError
 from schemas.features import Status
 from tests.etl import stores
+from tests.etl.conftest import CAMERAS, Walk
 
 runner = CliRunner()
 HEAVY = ("numpy", "xarray", "dask", "distributed", "cv2", "av", "pandas", "pydantic", "torch", "ai_edge_litert")
@@ -109,6 +113,72 @@ def test_a_list_of_failures_is_written_to_a_new_folder(tmp_path: Path, xycd: Cal
     done = xycd("failures", "-w", tmp_path / "w", "--to", target)
     assert (done.returncode, done.stdout) == (0, f"1 failures in {target}\n")
     assert "no_person" in target.read_text()
+
+
+OF_A_WORKSPACE = (
+    ["query"], ["failures"], ["info"], ["status"], ["scale", "2"], ["stop"], ["logs"], ["report"], ["show", "S1/A/1/0", "3"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", OF_A_WORKSPACE, ids=lambda arguments: arguments[0])
+def test_a_configuration_names_the_workspace_and_the_option_wins(
+    tmp_path: Path, xycd: Callable[..., Done], arguments: list[str]
+) -> None:
+    ours, other, toml = tmp_path / "ours", tmp_path / "other", tmp_path / "xycd.toml"
+    toml.write_text('workspace = "ours"')
+    for options, expected in ([], ours), (["-w", other], other):
+        done = xycd(*arguments, "--config", toml, *options)
+        said = done.stdout + done.stderr
+        assert str(expected) in said
+        assert str(other if expected == ours else ours) not in said
+    done = xycd(*arguments, "--config", tmp_path / "absent.toml")
+    assert done.returncode == 2
+    assert "absent.toml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "cluster_workers", "merge_workers"), [("merge", None, 3), ("run", 3, 1), ("annotate", 3, 1)]
+)
+def test_workers_are_those_of_the_verb(
+    tmp_path: Path,
+    xycd: Callable[..., Done],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    cluster_workers: int | None,
+    merge_workers: int,
+) -> None:
+    configs: list[Config] = []
+    monkeypatch.setattr("etl.pipeline.run", lambda config, **_: configs.append(config) or [])
+    assert xycd(verb, "folder", "--root", tmp_path, "--workers", "3").returncode == 0
+    assert (configs[0].cluster.workers, configs[0].merge.workers) == (cluster_workers, merge_workers)
+
+
+def test_merge_runs_in_as_many_processes_as_asked_for_and_verifies(
+    walk: Walk, xycd: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[int] = []
+
+    class Pool(ProcessPoolExecutor):
+        def __init__(self, workers: int, **options: Any) -> None:
+            pools.append(workers)
+            super().__init__(workers, **options)
+
+    monkeypatch.setattr("etl.stages.merge.ProcessPoolExecutor", Pool)
+    models = ["--models", "etl.demo.truth:build", "--set", f"models.options.folder='{walk.raw}'"]
+    command = ["merge", "h36m", "--hz", "50", "--root", walk.raw, "-w", walk.work, *models]
+    assert xycd(*command, "--workers", "2").returncode == 0
+    assert pools == [2]
+    # A byte that changes no size and no value: the receipt's checksum knows, and nothing else.
+    damaged = walk.features(CAMERAS[0])
+    content = bytearray(damaged.read_bytes())
+    place = content.index(b"xycd_version")
+    content[place] ^= 32
+    damaged.write_bytes(content)
+    assert xycd(*command).returncode == 0
+    done = xycd(*command, "--verify")
+    assert done.returncode == 2
+    assert damaged.name in done.stderr
+    assert "estimate" in done.stderr
 
 
 @pytest.mark.parametrize(
