@@ -95,6 +95,8 @@ class Terminal:
         self._failed += failed
         self._waiting = facts.get("waiting", self._waiting)
         text = self._text()
+        if not self.console.is_terminal:  # any more: it was closed, and what is written goes into a log
+            self._stop_bar()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, text=text)
         elif time.monotonic() - self._last_line >= self.interval:
@@ -127,7 +129,7 @@ class Terminal:
     def _stop_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+            self._bar = self._task = None
 
 
 def duration(seconds: float) -> str:
