@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from etl.hdf5 import opened, read_array, text_of
-from etl.workspace import FeatureStore, Workspace
+from etl.partition import Partition, Receipt
+from etl.partition_table import PartitionTable
+from etl.workspace import Workspace
 from schemas import features
 from schemas.features import Status
 from schemas.keys import SequenceKey
@@ -32,7 +35,8 @@ def list_failures(root: Path, dataset: str | None = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a sequence, partition or frame that isn't ok; columns COLUMNS. `what` is ``annotation``,
-        ``partition`` or the frame's status. `frame` is a number, or first-last of a partition, or empty.
+        ``partition``, ``unreadable`` (a feature file) or the frame's status; of frames that no run has got to yet
+        (``not_run``), one row a stretch. `frame` is a number, or first-last, or empty.
 
     Raises
     ------
@@ -49,29 +53,50 @@ def list_failures(root: Path, dataset: str | None = None) -> pd.DataFrame:
 
 def _of_dataset(workspace: Workspace, dataset: str) -> Iterator[dict[str, Any]]:
     current = workspace.current(dataset)
-    manifest = workspace.annotations(dataset, current.annotations) / "manifest.json"
+    annotations = workspace.annotations(dataset, current.annotations)
+    manifest = annotations / "manifest.json"
     if manifest.exists():
         for name, reason in sorted(json.loads(manifest.read_text()).get("failures", {}).items()):
             yield _entry(SequenceKey.from_path(dataset, name), "annotation", reason)
     if current.features is None:
         return
     store = workspace.features(dataset, current.features)
-    for entry in store.failures():
+    failed = store.failures()
+    for entry in failed:
         key = SequenceKey.from_path(dataset, entry["path"])
         yield _entry(key, "partition", entry["reason"], frame=entry["frames"])
-    yield from _frames(store, dataset)
+    receipts = store.receipts()
+    yield from _frames(receipts.values(), store.folder, dataset)
+    noted = PartitionTable.noted(store.folder / f"partitions-{current.annotations}.json", dataset, annotations)
+    finished = {receipt.id for receipt in receipts.values() if (store.folder / receipt.path).exists()}
+    yield from _not_run(noted, finished | {entry["id"] for entry in failed})
 
 
-def _frames(store: FeatureStore, dataset: str) -> Iterator[dict[str, Any]]:
+def _not_run(partitions: Iterable[Partition], known: Container[str]) -> Iterator[dict[str, Any]]:
+    """Partitions of which there is neither a result nor a failure; neighbours in one row."""
+    ordered = sorted(partitions, key=lambda p: (p.key, p.first))
+    for (key, left), run in itertools.groupby(ordered, lambda p: (p.key, p.id not in known)):
+        if left:
+            first, *others = run
+            last = others[-1] if others else first
+            yield _entry(key, "not_run", "no run has got to it yet", frame=f"{first.first}-{last.last}")
+
+
+def _frames(receipts: Iterable[Receipt], folder: Path, dataset: str) -> Iterator[dict[str, Any]]:
     """Rows that aren't ok; only files whose receipt counts some are opened."""
-    for receipt in sorted(store.receipts().values(), key=lambda r: r.path):
-        path = store.folder / receipt.path
+    for receipt in sorted(receipts, key=lambda r: r.path):
+        path = folder / receipt.path
         if receipt.counts.get("ok", 0) == receipt.rows or not path.exists():
             continue
         key = SequenceKey.from_path(dataset, receipt.path)
-        with opened(path) as file:
-            reasons = features.parse_failures(text_of(file.attrs["failures"]))
-            status, number, person = (read_array(file, name) for name in ("status", "frame_number", "person"))
+        try:
+            with opened(path) as file:
+                reasons = features.parse_failures(text_of(file.attrs["failures"]))
+                status, number, person = (read_array(file, name) for name in ("status", "frame_number", "person"))
+        except (OSError, ValueError, KeyError) as error:
+            reason = f"{path.name}: {error}; `xycd run --verify` estimates it again"
+            yield _entry(key, "unreadable", reason, frame=path.name.partition("_")[0])
+            continue
         for row in (status != Status.OK).nonzero()[0].tolist():
             what = Status(status[row]).name.lower()
             yield _entry(key, what, reasons.get(row, ""), frame=str(number[row]), person=str(person[row]))

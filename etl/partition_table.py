@@ -85,11 +85,7 @@ class PartitionTable:
 
     def partitions(self, name: str) -> list[Partition]:
         """Partitions of the annotation file `name`, in order of frames."""
-        key = SequenceKey.from_path(self.dataset, name.removesuffix(".nc"))
-        return [
-            Partition(key, first, last, rows, frames, identity, name)
-            for first, last, rows, frames, identity in self.entry(name).parts
-        ]
+        return self._partitions(name, self.entry(name))
 
     def save(self) -> None:
         """Note what is new; call it only where the workspace is open for writing."""
@@ -98,6 +94,25 @@ class PartitionTable:
             text = json.dumps({"layout": LAYOUT, **self._parameters, "files": content})
             write_atomically(self.path, text.encode())
             self._changed = False
+
+    @classmethod
+    def noted(cls, path: Path, dataset: str, annotations: Path) -> list[Partition]:
+        """All partitions in the table at `path`, however they were cut, of annotations that are still there."""
+        try:
+            content = json.loads(path.read_bytes())
+            known = {name: content[name] for name in ("stage_key", "frames", "uses_boxes")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        table = cls(path, dataset, annotations, **known)
+        there = [name for name in table._entries if (annotations / name).exists()]
+        return [partition for name in there for partition in table._partitions(name, table._entries[name])]
+
+    def _partitions(self, name: str, entry: Entry) -> list[Partition]:
+        key = SequenceKey.from_path(self.dataset, name.removesuffix(".nc"))
+        return [
+            Partition(key, first, last, rows, frames, identity, name)
+            for first, last, rows, frames, identity in entry.parts
+        ]
 
     def _read(self) -> dict[str, Entry]:
         try:

@@ -194,7 +194,7 @@ def estimate(
     driver.patiently(lambda: _begin(job, store))
     resume = look_for_finished(partitions, store, verify=verify, maps=job.maps_ending)
     settle(resume, partitions, store)
-    store.clear_failures()
+    driver.patiently(lambda: store.clear_failures(partitions))
     for text in resume.damaged:
         report.note(f"set aside and to run again: {text}")
     total = sum(p.rows for p in partitions)
@@ -237,9 +237,7 @@ def _begin(job: Job, store: FeatureStore) -> None:
     )
 
 
-def merge(
-    job: Job, partitions: list[Partition], summary: Summary, report: Reporter, *, verify: bool = False
-) -> None:
+def merge(job: Job, partitions: list[Partition], summary: Summary, report: Reporter, *, verify: bool = False) -> None:
     """Write the training files of every split that has ground truth; with `verify`, no damaged file goes into them."""
     settings = job.config.merge
     finished = look_for_finished(partitions, job.store, verify=verify)
@@ -257,14 +255,15 @@ def merge(
         split: Output.of(folder / f"{job.dataset}_xycd_{split}{suffix}", pairs, receipts, decides)
         for split, pairs in sorted(splits.items())
     }
-    verdicts = job.workspace.root / job.dataset / judge.FILE
-    judged = settings.judge == "off" or bool(judge.read_verdicts(verdicts))
+    about = {"annotations": job.annotations_key, "features": job.store.folder.name}
+    verdicts = judge.read_verdicts(job.workspace.root / job.dataset / judge.FILE, **about)
+    judged = settings.judge == "off" or bool(verdicts)
     if judged and all(output.is_current() for output in outputs.values()):
         summary.unchanged = True
         summary.outputs += [output.path for output in outputs.values()]
         report.note(f"{job.dataset}: the training files are up to date")
         if settings.judge != "off":
-            _tell(judge.read_verdicts(verdicts), report)
+            _tell(verdicts, report)
         return
     _judge([pair for pairs in splits.values() for pair in pairs], job, report)
     for split, output in outputs.items():
@@ -292,17 +291,15 @@ def _judge(pairs: Sequence[SequenceFiles], job: Job, report: Reporter) -> None:
         path.unlink(missing_ok=True)  # an older verdict isn't about these features
         return
     verdicts = judge.judge_files(pairs)
-    judge.write_verdicts(verdicts, path)
+    judge.write_verdicts(verdicts, path, annotations=job.annotations_key, features=job.store.folder.name)
     if job.config.merge.judge == "refuse":
         judge.refuse(verdicts)
     _tell(verdicts, report)
 
 
 def _tell(verdicts: Sequence[judge.Verdict], report: Reporter) -> None:
-    for verdict in judge.faulty(verdicts):
-        report.note(f"misaligned: {verdict}")
-    for fault, count in judge.left_open(verdicts).items():
-        report.note(f"alignment: {count} of {len(verdicts)} sequences can't tell {fault.replace('_', ' ')}")
+    for note in judge.notes(verdicts):
+        report.note(note)
 
 
 def _check_space(job: Job, resume: Resume) -> None:

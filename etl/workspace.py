@@ -31,9 +31,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -97,7 +97,7 @@ class FeatureStore:
         append_line(self.receipts_path, receipt.to_json())
 
     def failures(self) -> list[dict[str, str]]:
-        """Partitions that raised as a whole in the last run: id, path, frames (first-last), reason."""
+        """Partitions that raised as a whole when they were last tried: id, path, frames (first-last), reason."""
         found = []
         for line in _lines(self.failures_path):
             with contextlib.suppress(json.JSONDecodeError):
@@ -114,9 +114,15 @@ class FeatureStore:
         }
         append_line(self.failures_path, json.dumps(entry))
 
-    def clear_failures(self) -> None:
-        """Forget the failures of earlier runs; a new run tries them again."""
-        self.failures_path.unlink(missing_ok=True)
+    def clear_failures(self, covered: Collection[Partition]) -> None:
+        """Forget the failures in sequences that a new run covers; it tries them again. Those of others stay."""
+        sequences = {partition.path.parent for partition in covered}
+        before = self.failures()
+        kept = [entry for entry in before if PurePosixPath(entry["path"]).parent not in sequences]
+        if not kept:
+            self.failures_path.unlink(missing_ok=True)
+        elif len(kept) < len(before):
+            write_atomically(self.failures_path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
     def attempts(self) -> list[dict[str, Any]]:
         """All executions of partitions so far, finished or not: id, worker, time."""
