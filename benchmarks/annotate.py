@@ -60,7 +60,9 @@ def write_release(root: Path, share: float = 1.0, frames: int = FRAMES) -> int:
     root.mkdir(parents=True, exist_ok=True)
     write_metadata(root / "metadata.xml", {})
     metadata = read_metadata(root / "metadata.xml")
-    _write_stub(root / "stub.mp4", frames)
+    stubs = {size: root / f"stub-{size[0]}x{size[1]}.mp4" for size in metadata.sizes}
+    for size, stub in stubs.items():
+        _write_stub(stub, frames, size)
     world = BODY + np.cumsum(np.random.default_rng(0).normal(0, 0.002, (frames, 1, 3)), 0)
     sequences = 0
     for subject in SPLIT_OF:
@@ -77,17 +79,17 @@ def write_release(root: Path, share: float = 1.0, frames: int = FRAMES) -> int:
                 for prefix in prefixes:
                     link(first, root / subject / "MyPoseFeatures" / place / f"{prefix}.{camera}.cdf")
             for prefix in prefixes:
-                link(root / "stub.mp4", root / subject / "Videos" / f"{prefix}.{camera}.mp4")
+                link(stubs[model.width, model.height], root / subject / "Videos" / f"{prefix}.{camera}.mp4")
                 sequences += 1
     return sequences
 
 
-def _write_stub(path: Path, frames: int) -> None:
-    """A video of `frames` frames as small as can be."""
+def _write_stub(path: Path, frames: int, size: tuple[int, int]) -> None:
+    """A video of `frames` black frames of `size`, as small as can be."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=50, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(np.zeros((size[1], size[0], 3), np.uint8), "rgb24")
         for number in range(frames):
             picture.pts = number
             container.mux(stream.encode(picture))

@@ -113,6 +113,23 @@ def frame_count(root: Path, media: Media) -> int:
     return max(numbers, default=media.first - 1) - media.first + 1
 
 
+def first_image(root: Path, media: Media) -> Path:
+    """Path of the image of the lowest number that there is, of listed or numbered images.
+
+    Raises
+    ------
+    MediaError
+        When there is none.
+    """
+    path = media.image_path(root, 0)
+    if media.kind == "list" or path.is_file():
+        return path
+    numbered = min(_numbered(root, media), key=lambda found: found[0], default=None)
+    if numbered is None:
+        raise MediaError(f"{path.parent} holds images.", "none", "Unpack the release completely.")
+    return Path(numbered[1].path)
+
+
 def media_bytes(root: Path, media: Media) -> int:
     """Size of the video, or sum of the sizes of the images, in bytes; those that are absent count 0."""
     if media.kind == "images":

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -31,7 +31,7 @@ from etl.datasets.checks import require_array, require_folder, require_known
 from etl.datasets.frames import Media
 from etl.datasets.geometry import measure_body, measure_reprojection
 from etl.datasets.human36m_metadata import Metadata, find_metadata, read_metadata
-from etl.datasets.rows import choose_rows, measure_media, step_between
+from etl.datasets.rows import choose_rows, measure_media, require_size, step_between
 from etl.errors import DatasetError
 from schemas import annotation
 from schemas.camera import Camera
@@ -165,8 +165,7 @@ class Human36M:
 
     def annotate(self, sequence: Sequence) -> xr.Dataset:
         """One row a frame at the rate asked for; see `DatasetReader.annotate`."""
-        camera = sequence.camera
-        assert camera is not None
+        camera, size_notes = self._fitting_camera(sequence)
         path_2d, path_3d = (self._base / sequence.files[kind] for kind in ("poses_2d", "poses_3d"))
         pixels = read_joints(path_2d, 2)
         points = read_joints(path_3d, 3) / 1000
@@ -179,6 +178,7 @@ class Human36M:
             "body": measure_body(path_3d, points),
         }
         frames_there, size, notes = self._measure_media(sequence)
+        notes += size_notes
         rows, left_out = choose_rows(len(points), frames_there, step_between(RATE_HZ, self.hz))
         notes += left_out
         pixels, points = pixels[rows], points[rows]
@@ -203,6 +203,21 @@ class Human36M:
             joint_source=JOINT_SOURCE,
             provenance={"notes": notes, "checks": checks},
         )
+
+    def _fitting_camera(self, sequence: Sequence) -> tuple[Camera, list[str]]:
+        """The sequence's camera for frames of the media's size, and notes.
+
+        Sizes differ by two rows between cameras and subjects. metadata.xml says which is whose; media that have
+        another of its sizes are taken as they are, with a note, and any other size is refused.
+        """
+        camera = sequence.camera
+        assert camera is not None
+        declared = (camera.width, camera.height)
+        size = require_size(self._base, sequence.media, *declared, self.metadata.sizes)
+        if size == declared:
+            return camera, []
+        note = f"frames of {size[0]}x{size[1]}, where metadata.xml says {declared[0]}x{declared[1]}"
+        return replace(camera, width=size[0], height=size[1]), [note]
 
     def _measure_media(self, sequence: Sequence) -> tuple[int | None, int, list[str]]:
         """Frames (None where they can't be counted), bytes and notes.

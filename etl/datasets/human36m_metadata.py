@@ -57,6 +57,11 @@ class Metadata:
         """The four cameras in the release's order."""
         return tuple(dict.fromkeys(camera for _, camera in self.cameras))
 
+    @property
+    def sizes(self) -> frozenset[tuple[int, int]]:
+        """Width and height of the frames of all cameras and subjects."""
+        return frozenset((camera.width, camera.height) for camera in self.cameras.values())
+
     def canonical(self, action: str) -> str:
         """Canonical name of an action under any of its names; unknown names pass."""
         return self.aliases.get(action, action)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.datasets.frames import Media, frame_count, media_bytes
+from etl.datasets.frames import Media, first_image, frame_count, media_bytes
 from etl.datasets.image import header_size
 from etl.datasets.video_index import open_video
 from etl.errors import DatasetError, MediaError
@@ -84,20 +85,30 @@ def picture_size(root: Path, media: Media) -> tuple[int, int] | None:
             container, stream = open_video(root / media.path)
             with container:
                 return int(stream.width), int(stream.height)
-        return header_size(media.image_path(root, 0))
+        return header_size(first_image(root, media))
     except (IndexError, MediaError):  # IndexError: a list without images
         return None
 
 
-def require_size(root: Path, media: Media, width: int, height: int) -> None:
-    """Refuse media whose frames haven't the size that the camera is calibrated for.
+def require_size(
+    root: Path, media: Media, width: int, height: int, others: Collection[tuple[int, int]] = ()
+) -> tuple[int, int]:
+    """Width and height of the media's frames; refuses a size that the camera isn't calibrated for.
 
-    Media that can't be read pass: their frames are reported when they are decoded.
+    Parameters
+    ----------
+    root, media
+        Media that can't be read pass: their frames are reported when they are decoded.
+    width, height : int
+        What the calibration says.
+    others : collection of (int, int)
+        Sizes that the release has, too.
     """
-    size = picture_size(root, media)
-    if size not in (None, (width, height)):
+    size = picture_size(root, media) or (width, height)
+    if size != (width, height) and size not in others:
         raise DatasetError(
             f"Frames of {root / media.path} are {width}x{height}, as the camera's calibration says.",
-            f"{size[0]}x{size[1]}" if size else "none",
+            f"{size[0]}x{size[1]}",
             "Use the release's own media: 2D joints and camera don't fit resized ones.",
         )
+    return size

@@ -56,6 +56,7 @@ def write_sequence(
     video: int | None = 12,
     layout: str = "official",
     name: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Write the pose files and the video of one sequence; its joints (poses, 17, 3) in camera coordinates, metres."""
     metadata = read_metadata(root / "metadata.xml")
@@ -67,5 +68,6 @@ def write_sequence(
     write_poses(folder / place_3d / f"{name}.cdf", spread(points * 1000))
     write_poses(folder / place_2d / f"{name}.cdf", spread(model.project(points)))
     if video is not None:
-        write_video(folder / "Videos" / f"{name}.mp4", video, gop=6)
+        size = size or (model.width, model.height)
+        write_video(folder / "Videos" / f"{name}.mp4", video, gop=6, size=size, preset="ultrafast")
     return points

@@ -133,6 +133,33 @@ def test_a_frame_count_other_than_the_metadatas_is_noted(tmp_path: Path) -> None
     assert notes_of(reader.annotate(reader.sequences()[0])) == ["12 frames, where metadata.xml says 13"]
 
 
+@pytest.mark.parametrize("kind", ["video", "images"])
+def test_frames_of_another_size_than_the_camera_s_are_refused(tmp_path: Path, kind: str) -> None:
+    write_release(tmp_path)
+    write_sequence(tmp_path, "S1", "Walking", 1, CAMERA, size=(500, 500), video=12 if kind == "video" else None)
+    if kind == "images":
+        folder = tmp_path / f"S1/S1_Walking_1.{CAMERA}"
+        folder.mkdir(parents=True)
+        for number in (3, 4):  # the first ones are lost
+            image = simplejpeg.encode_jpeg(numbered(number, (500, 500)))
+            (folder / f"{folder.name}_{number:06d}.jpg").write_bytes(image)
+    reader = Human36M(tmp_path)
+    with pytest.raises(DatasetError, match="are 1000x1002, as the camera's calibration says") as caught:
+        reader.annotate(reader.sequences()[0])
+    assert caught.value.found == "500x500"
+
+
+def test_another_of_the_release_s_sizes_is_taken_with_a_note(tmp_path: Path) -> None:
+    write_release(tmp_path)
+    write_sequence(tmp_path, "S7", "Walking", 1, "55011271", size=(1000, 1000))
+    reader = Human36M(tmp_path)
+    ds = reader.annotate(reader.sequences()[0])
+    camera = annotation.camera_of(ds)
+    assert camera is not None
+    assert (camera.width, camera.height) == (1000, 1000)
+    assert notes_of(ds)[-1] == "frames of 1000x1000, where metadata.xml says 1000x1002"
+
+
 @pytest.mark.parametrize("content", [b"", b"no video" * 100])
 def test_an_unreadable_video_still_has_annotations(tmp_path: Path, content: bytes) -> None:
     write_release(tmp_path)
@@ -156,7 +183,7 @@ def test_extracted_images_serve_where_there_is_no_video(tmp_path: Path, home: st
     folder = tmp_path / home / ("S1" if kind == "named" else "") / stem
     folder.mkdir(parents=True)
     for number in range(10):
-        (folder / f"{stem}_{number + 1:06d}.jpg").write_bytes(simplejpeg.encode_jpeg(numbered(number)))
+        (folder / f"{stem}_{number + 1:06d}.jpg").write_bytes(simplejpeg.encode_jpeg(numbered(number, (1000, 1000))))
     reader = Human36M(tmp_path, hz=25)
     (sequence,) = reader.sequences()
     assert sequence.media.kind == "images"

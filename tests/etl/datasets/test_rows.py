@@ -54,7 +54,10 @@ def test_media_that_are_there(tmp_path):
     assert measure_media(tmp_path, VIDEO) == (5, (tmp_path / "film.mp4").stat().st_size, [])
     assert picture_size(tmp_path, IMAGES) == (30, 20)
     assert picture_size(tmp_path, VIDEO) == (WIDTH, HEIGHT)
-    require_size(tmp_path, VIDEO, WIDTH, HEIGHT)
+    assert require_size(tmp_path, VIDEO, WIDTH, HEIGHT) == (WIDTH, HEIGHT)
+    assert require_size(tmp_path, IMAGES, 30, 22, [(30, 20)]) == (30, 20)
+    (tmp_path / "pictures" / "001.jpg").unlink()
+    assert picture_size(tmp_path, IMAGES) == (30, 20)  # of the first that there is
     with pytest.raises(DatasetError, match=r"pictures are 20x30") as caught:
         require_size(tmp_path, IMAGES, 20, 30)
     assert caught.value.found == "30x20"
@@ -66,7 +69,7 @@ def test_media_that_are_absent_or_damaged_cost_a_note(tmp_path, media):
     assert (count, size) == (None, 0)
     assert media.path in json.dumps(notes)
     assert picture_size(tmp_path, media) is None
-    require_size(tmp_path, media, 10, 10)
+    assert require_size(tmp_path, media, 10, 10) == (10, 10)
     (tmp_path / "pictures").mkdir()
     if media == IMAGES:
         assert measure_media(tmp_path, media) == (None, 0, ["frames aren't counted: there are none in pictures"])
