@@ -1,32 +1,27 @@
 """Alignment of detections with annotations: which known fault, if any, explains the detections better.
 
 The detected joints are compared with the annotated ones as they are, and as they would be under each fault that this
-field knows: times shifted or run at another rate, left and right or x and y exchanged, the annotations of another
-camera, millimetres for metres. Pure functions on arrays; etl.judge applies them to files.
+field knows (etl.hypotheses): times shifted or run at another rate, left and right or x and y exchanged, another scale or
+place in the image, the annotations of another camera, millimetres for metres. Where the annotations don't fit and none
+of these explains it, that is a finding too. Pure functions on arrays; etl.judge applies them to files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from etl.hypotheses import IDENTITY, ROOTS, Hypothesis, annotated_under, exchanges, scales, shifts
 from etl.timing import Timing, fit, significance
-from etl.track import Floats, Ints, Track, relative_errors, rows_to_judge, sample, steady, step_of
-from schemas.skeletons import H36M_17, LIMB_JOINTS
+from etl.track import Floats, Ints, Track, relative_errors, rows_to_judge, steady
+from schemas.skeletons import LIMB_JOINTS
 
-FAULTS: Final[dict[str, str]] = {
-    "shift": "annotations of other moments: all times are shifted",
-    "rate": "annotations of another frame rate",
-    "left_right": "left and right are exchanged",
-    "x_y": "x and y are exchanged",
-    "camera": "annotations of another camera",
-    "depth_unit": "depths in millimetres meet depths in metres",
-}
-_MIRROR: Final = np.arange(17)
-_MIRROR[list(H36M_17.left + H36M_17.right)] = H36M_17.right + H36M_17.left
+_OF_POSITION: Final = (
+    "shift", "rate", "left_right", "left_right_arms", "left_right_legs", "x_y", "scale", "camera", "misfit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,21 @@ class Rule:
     and `samples` joints tell; when its median error there is below `explains`, below `ratio` times that of the first
     and smaller by `gain`; and when it is nearer to the detection on more than `share` of those joints. Errors and
     distances are fractions of the person's size, the longer side of the tight box of the annotated joints.
+
+    An exchange of arms or of legs alone is what a detector errs in itself, so more joints must tell (`part_share`).
+    Another scale or place is fitted where the annotations as they are err by more than `gross` in the median, and must
+    bring that below `placed`. Beyond `misfit`, annotations don't fit, whatever the reason: of rendered people, the
+    embedded detector errs by 0.01 to 0.03 against their own annotations, by 0.17 to 0.42 against another action's.
     """
 
     apart: float = 0.03
     ratio: float = 0.6
     gain: float = 0.01
     share: float = 0.6
+    part_share: float = 0.75
+    gross: float = 0.06
+    placed: float = 0.06
+    misfit: float = 0.12
     explains: float = 0.15
     rows: int = 5
     samples: int = 24
@@ -65,7 +69,6 @@ class TimeRule:
     Of 311 clean stretches of 0.5 to 1.2 s of rendered people with the embedded detector none was called faulty.
     """
 
-    shifts: int = 5
     margin: float = 0.25
     told: float = 0.75
     ratio: float = 0.6
@@ -76,44 +79,6 @@ class TimeRule:
     sure: float = 1.5  # standard errors by which a shift of frames, or a rate, must fit better than what is simpler
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """How the annotation would have to be read: the frame f shows what is annotated for rate · f + shift.
-
-    Parameters
-    ----------
-    fault : str
-        A key of FAULTS, or ``identity``.
-    shift : int
-        Frames of the media.
-    rate : float
-        Factor.
-    camera : str
-        Whose annotations.
-    about : bool
-        The shift isn't known to the frame.
-    """
-
-    fault: str = "identity"
-    shift: int = 0
-    rate: float = 1.0
-    camera: str = ""
-    about: bool = False
-
-    def __str__(self) -> str:
-        if self.fault == "shift":
-            when = "later" if self.shift > 0 else "earlier"
-            frames = "frame" if abs(self.shift) == 1 else "frames"
-            return f"the frames show what is annotated {'about ' * self.about}{abs(self.shift)} {frames} {when}"
-        if self.fault == "rate":
-            offset = f" (shifted by {self.shift})" if self.shift else ""
-            return f"frame f shows what is annotated for {self.rate:g} · f{offset}"
-        if self.fault == "camera":
-            return f"the annotations of camera {self.camera} fit"
-        return FAULTS.get(self.fault, "annotations as they are")
-
-
-IDENTITY: Final = Hypothesis()
 SPACE: Final = Rule()
 TIME: Final = TimeRule()
 
@@ -131,7 +96,7 @@ class Finding:
     identity, best : float, optional
         Median error of the annotations as they are, and under the fault, as fractions of the person's size, on the
         joints that tell them apart. For ``depth_unit``: 1, and the median ratio of detected to true depth. None where
-        the evidence is that of several sequences.
+        the evidence is that of several sequences, and `best` where nothing explains the error.
     samples : int
         How many joints of how many frames told.
     """
@@ -158,7 +123,7 @@ class Judgement:
     Parameters
     ----------
     findings : tuple of Finding
-        At most one about positions, the best explanation; and at most one about depth.
+        At most one about positions, the best explanation or that there is none; and at most one about depth.
     timing : Timing, optional
         The fitted shift; None where it can't be fitted or something else is wrong.
     untold : mapping of str to str
@@ -207,22 +172,28 @@ def judge_positions(
 
     Explanations that are clearly better are ranked by their mean error relative to that of the annotations as they are,
     on the joints that both have. No exchange or camera may fit better where a time says something, which can be half of
-    the sequence.
+    the sequence. What nothing explains is a misfit.
     """
     rows = rows_to_judge(track, SPACE.most_rows)
     if len(rows) < SPACE.rows:
         reason = f"{len(rows)} frames with a detection and a usable annotation, where {SPACE.rows} are needed"
-        untold |= dict.fromkeys(("shift", "rate", "left_right", "x_y"), reason)
+        untold |= dict.fromkeys(_OF_POSITION, reason)
         return None, None
+    if not cameras:
+        untold["camera"] = "no other camera of this recording"
     scene = _Scene(track, cameras, rows)
     others = list(exchanges(cameras))
     clear = [(hypothesis, finding) for hypothesis in others if (finding := scene.clear(hypothesis))]
     timing, late = scene.in_time(untold)
-    if late and not any(scene.fits_better(other, late[0]) for other in others):
+    if late and (scene.misfits(late[0]) or any(scene.fits_better(other, late[0]) for other in others)):
+        late = None
+    if late or (late := scene.elsewhere()):
         clear.append(late)
     if clear:
         best, finding = min(clear, key=lambda pair: scene.cost(pair[0]))
         return finding, timing if best.fault == "shift" else None
+    if scene.misfits(IDENTITY):
+        return scene.misfit(), None
     for other in others:
         if not scene.clear(IDENTITY, other):
             untold[other.fault] = "the annotations as they are don't fit clearly better than these"
@@ -257,7 +228,8 @@ class _Scene:
             joints = np.where(common, joints, np.nan)
             return relative_errors(self.detected if offset else steady(self.detected, joints), joints, self.size)
 
-        return off(mine), off(theirs)
+        # The person's size is that of the annotated joints, where these are put.
+        return off(mine) / first.scale, off(theirs) / other.scale
 
     def clear(self, other: Hypothesis, first: Hypothesis = IDENTITY, rule: Rule = SPACE) -> Finding | None:
         """The evidence that `other` is clearly better than `first`, or None where it isn't."""
@@ -268,7 +240,8 @@ class _Scene:
             return None
         best, identity = float(np.median(theirs[told])), float(np.median(mine[told]))
         nearer = float((theirs < mine)[told].mean())
-        if best >= min(rule.ratio * identity, identity - rule.gain, rule.explains) or nearer <= rule.share:
+        share = rule.part_share if {first.fault, other.fault} & set(ROOTS) else rule.share
+        if best >= min(rule.ratio * identity, identity - rule.gain, rule.explains) or nearer <= share:
             return None
         return Finding(other.fault, str(other), identity, best, int(told.sum()))
 
@@ -282,6 +255,31 @@ class _Scene:
         """Whether `rival` fits better on the joints about which `hypothesis` says something."""
         mine, theirs = (np.minimum(errors, SPACE.cut) for errors in self.errors(hypothesis, rival))
         return bool(np.nansum(theirs) < np.nansum(mine))
+
+    def median(self, hypothesis: Hypothesis) -> float:
+        """Median error of the limb joints, where the hypothesis says something."""
+        errors = self.errors(IDENTITY, hypothesis)[1]
+        told = errors[np.isfinite(errors)]
+        return float(np.median(told)) if len(told) >= SPACE.samples else np.nan
+
+    def misfits(self, hypothesis: Hypothesis) -> bool:
+        """Whether detections and annotations have nothing to do with each other under a hypothesis."""
+        return self.median(hypothesis) >= SPACE.misfit
+
+    def misfit(self) -> Finding:
+        """That the annotations don't fit, in numbers."""
+        error, count = self.median(IDENTITY), int(np.isfinite(self.errors(IDENTITY, IDENTITY)[0]).sum())
+        words = f"the annotations don't fit, and no known fault explains it: error {error:.0%} of the person's size"
+        return Finding("misfit", f"{words} in the median of {count} joints", error, samples=count)
+
+    def elsewhere(self) -> tuple[Hypothesis, Finding] | None:
+        """Another scale or place in the image, if the annotations don't fit as they are and do so there."""
+        if not self.median(IDENTITY) >= SPACE.gross:
+            return None
+        found = [h for h in scales(self.detected, self.joints(IDENTITY)) if h.scale > 0.1]
+        best = min(found, key=lambda h: self.cost(h) * (1.25 if any(h.offset) else 1.0))
+        finding = self.clear(best, rule=replace(SPACE, explains=SPACE.placed))
+        return (best, finding) if finding else None
 
     def in_time(self, untold: dict[str, str]) -> tuple[Timing | None, tuple[Hypothesis, Finding] | None]:
         """The shift, and the finding if it or a rate is a fault."""
@@ -344,28 +342,3 @@ class _Scene:
             return None
         medians = float(np.median(mine[told])), float(np.median(theirs[told]))
         return Finding(hypothesis.fault, f"{hypothesis}, {fitted}", *medians, int(told.sum()))
-
-
-def shifts(track: Track) -> list[int]:
-    """Shifts that are tried: up to ±5 frames of the media, and ±5 rows of the annotation where it skips frames."""
-    within = range(-TIME.shifts, TIME.shifts + 1)
-    return sorted({*within, *(step_of(track) * k for k in within)}, key=abs)
-
-
-def exchanges(cameras: Mapping[str, Track]) -> Iterator[Hypothesis]:
-    """Every fault of position that isn't one of time."""
-    yield Hypothesis("left_right")
-    yield Hypothesis("x_y")
-    yield from (Hypothesis("camera", camera=name) for name in sorted(cameras))
-
-
-def annotated_under(hypothesis: Hypothesis, track: Track, cameras: Mapping[str, Track], rows: Ints) -> Floats:
-    """Where the joints of `rows` (M,) would be under a hypothesis: (M, 17, 2) px, NaN where it says nothing."""
-    if hypothesis.fault == "left_right":
-        return track.annotated[rows][:, _MIRROR]
-    if hypothesis.fault == "x_y":
-        return track.annotated[rows][..., ::-1]
-    source = cameras[hypothesis.camera] if hypothesis.fault == "camera" else track
-    first = track.frame.min()
-    moments = first + hypothesis.rate * (track.frame[rows] - first) + hypothesis.shift
-    return sample(source, track.person[rows], moments)

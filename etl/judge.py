@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from etl.alignment import SPACE, TIME, Finding, Hypothesis, judge_sequence
+from etl.alignment import SPACE, TIME, Finding, judge_sequence
 from etl.errors import MergeError
+from etl.hypotheses import Hypothesis
 from etl.stages.join import SequenceFiles, match, opened, rows_of
 from etl.timing import Estimate, pooled
 from etl.track import Track, relative_errors, rows_to_judge
@@ -27,7 +28,7 @@ from schemas.features import Status
 from schemas.keys import SequenceKey
 from schemas.skeletons import LIMB_JOINTS
 
-SCHEMA: Final = "xycd judge 2"
+SCHEMA: Final = "xycd judge 3"
 FILE: Final = "judge.json"  # in <workspace>/<dataset>
 
 
@@ -62,13 +63,16 @@ class Verdict:
     untold: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def aligned(self) -> bool:
+        """Whether enough frames were looked at, and nothing was found."""
+        return self.rows >= SPACE.rows and not self.findings
+
+    @property
     def word(self) -> str:
-        """In a word or two: the faults; or how the annotations fit as they are."""
+        """In a word or two: the faults; or that there are none, or too few frames to tell."""
         if self.findings:
             return ", ".join(finding.fault for finding in self.findings)
-        if not self.rows:
-            return "nothing to judge"
-        return "aligned" if self.error < SPACE.explains else "fits badly, without a better explanation"
+        return "aligned" if self.aligned else "not judged"
 
     def __str__(self) -> str:
         return f"{self.sequence}: {'; '.join(map(str, self.findings)) or self.word}"
@@ -197,10 +201,27 @@ def faulty(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.findings]
 
 
+def not_judged(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those of which nothing can be said: too few frames with a detection and a usable annotation."""
+    return [verdict for verdict in verdicts if not verdict.findings and not verdict.aligned]
+
+
 def left_open(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Of how many sequences each fault could neither be found nor excluded."""
-    counts = Counter(fault for verdict in verdicts for fault in verdict.untold)
+    """Of how many of the judged sequences each fault could neither be found nor excluded."""
+    judged = (verdict for verdict in verdicts if verdict.findings or verdict.aligned)
+    counts = Counter(fault for verdict in judged for fault in verdict.untold)
     return dict(sorted(counts.items()))
+
+
+def notes(verdicts: Sequence[Verdict]) -> list[str]:
+    """What the one who merges should know, a line each: the faulty, those not judged, and what is left open."""
+    found = [f"misaligned: {verdict}" for verdict in faulty(verdicts)]
+    if few := not_judged(verdicts):
+        found.append(f"alignment: {len(few)} of {len(verdicts)} sequences have too few frames to be judged")
+    if still := left_open(verdicts):
+        words = ", ".join(f"{fault.replace('_', ' ')} {count}" for fault, count in still.items())
+        found.append(f"alignment: left open of {len(verdicts)} sequences: {words}")
+    return found
 
 
 def refuse(verdicts: Sequence[Verdict]) -> None:
@@ -216,24 +237,41 @@ def refuse(verdicts: Sequence[Verdict]) -> None:
         shown = "; ".join(map(str, bad[:5])) + (f"; and {len(bad) - 5} more, see judge.json" if len(bad) > 5 else "")
         raise MergeError(
             "Detections agree best with the annotations of their own sequence and frame.",
-            f"{len(bad)} of {len(verdicts)} sequences that another explanation fits clearly better: {shown}",
+            f"{len(bad)} of {len(verdicts)} sequences that don't: {shown}",
             'Mend the raw files or leave those sequences out, or set merge.judge to "warn" to merge them all the same.',
         )
 
 
-def write_verdicts(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write verdicts as JSON, whole or not at all."""
+def write_verdicts(verdicts: Sequence[Verdict], path: Path, *, annotations: str, features: str) -> None:
+    """Write verdicts as JSON, whole or not at all.
+
+    Parameters
+    ----------
+    verdicts : sequence of Verdict
+        One a sequence.
+    path : Path
+        The file.
+    annotations, features : str
+        Keys of what was judged.
+    """
     entries = [asdict(v) | {"error": v.error if np.isfinite(v.error) else None} for v in verdicts]
-    write_atomically(path, json.dumps({"schema": SCHEMA, "verdicts": entries}, indent=1).encode())
+    content = {"schema": SCHEMA, "annotations": annotations, "features": features, "verdicts": entries}
+    write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-def read_verdicts(path: Path) -> list[Verdict]:
-    """Read what `write_verdicts` wrote; empty where there is no such file, or one of older code."""
+def read_verdicts(path: Path, *, annotations: str, features: str) -> list[Verdict]:
+    """Read what `write_verdicts` wrote of these annotations and features.
+
+    Empty where there is no such file, or one of other annotations or features, or of older code.
+    """
     if not path.exists():
         return []
     content: dict[str, Any] = json.loads(path.read_text())
+    about = {"schema": SCHEMA, "annotations": annotations, "features": features}
+    if any(content.get(name) != value for name, value in about.items()):
+        return []
     found = []
-    for entry in content["verdicts"] if content["schema"] == SCHEMA else ():
+    for entry in content["verdicts"]:
         findings = tuple(Finding(**finding) for finding in entry["findings"])
         error = float("nan") if entry["error"] is None else entry["error"]
         shift = entry["shift"] and Estimate(**entry["shift"])

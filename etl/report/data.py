@@ -50,7 +50,7 @@ class Material:
     failures : DataFrame
         See etl.failures.
     verdicts : tuple of Verdict
-        Of the alignment judge; empty where it hasn't been asked.
+        Of the alignment judge; empty where it hasn't been asked about these features.
     stage : dict
         Models and parameters behind the features.
     """
@@ -124,7 +124,9 @@ def gather(root: Path, dataset: str | None = None, most_rows: int = MOST_ROWS) -
         counts=counts,
         receipts=tuple(receipts),
         failures=list_failures(root, name),
-        verdicts=tuple(read_verdicts(root / name / JUDGE_FILE)),
+        verdicts=tuple(
+            read_verdicts(root / name / JUDGE_FILE, annotations=current.annotations, features=current.features)
+        ),
         stage=json.loads((store.folder / "stage.json").read_text()),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from etl import __version__
-from etl.alignment import FAULTS
+from etl.hypotheses import FAULTS
 from etl.errors import XycdError
 from etl.judge import faulty, left_open
 from etl.report import measures

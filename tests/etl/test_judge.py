@@ -15,12 +15,14 @@ from etl.errors import MergeError
 from etl.judge import Verdict, read_verdicts, systematic, write_verdicts
 from etl.progress import Silent
 from etl.timing import Estimate
+from etl.workspace import Workspace
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17
 from tests.etl.conftest import CAMERAS, Walk
 
 SWAP = np.arange(17)
 SWAP[list(H36M_17.left + H36M_17.right)] = H36M_17.right + H36M_17.left
+ARMS, LEGS = np.where(np.arange(17) < 11, np.arange(17), SWAP), np.where(np.arange(17) < 11, SWAP, np.arange(17))
 
 
 def change(path: Path, name: str, how: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -33,9 +35,21 @@ def shifted(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values[3:], np.repeat(values[-1:], 3, axis=0)])
 
 
+def upside_down(values: np.ndarray) -> np.ndarray:
+    """Joints turned round the pelvis, as those of nobody are."""
+    return 2 * values[:, :1] - values
+
+
+def verdicts_of(walk: Walk) -> list[Verdict]:
+    current = Workspace(walk.work).current("h36m")
+    assert current.features is not None
+    path = walk.work / "h36m" / judge.FILE
+    return read_verdicts(path, annotations=current.annotations, features=current.features)
+
+
 def merge(walk: Walk, **settings: object) -> list[Verdict]:
     pipeline.run(walk.config(**settings), stages=("merge",))
-    return read_verdicts(walk.work / "h36m" / judge.FILE)
+    return verdicts_of(walk)
 
 
 def test_the_clean_miniature_has_no_fault(walk: Walk) -> None:
@@ -53,7 +67,12 @@ def test_the_clean_miniature_has_no_fault(walk: Walk) -> None:
         ("keypoints_2d", lambda v: v[np.arange(40) // 2], "rate", "annotated for 2 · f"),
         ("keypoints_2d", lambda v: v[np.minimum(np.arange(40) * 2, 39)], "rate", "annotated for 0.5 · f"),
         ("keypoints_2d", lambda v: v[:, SWAP], "left_right", "left and right are exchanged"),
+        ("keypoints_2d", lambda v: v[:, ARMS], "left_right_arms", "left and right arms are exchanged"),
+        ("keypoints_2d", lambda v: v[:, LEGS], "left_right_legs", "left and right legs are exchanged"),
         ("keypoints_2d", lambda v: v[..., ::-1], "x_y", "x and y are exchanged"),
+        ("keypoints_2d", lambda v: 2 * v, "scale", r"scale x0\.5, offset"),
+        ("keypoints_2d", lambda v: v + [50, 0], "scale", r"scale x1, offset \(-50"),
+        ("keypoints_2d", upside_down, "misfit", "no known fault explains it"),
         ("keypoints_3d", lambda v: v * 1000, "depth_unit", "annotated depths are in mm"),
     ],
 )
@@ -63,11 +82,9 @@ def test_a_planted_fault_stops_the_merge_by_its_name(
     change(walk.annotation(CAMERAS[0]), variable, how)
     with pytest.raises(MergeError, match=words) as caught:
         merge(walk)
-    assert f"1 of 2 sequences that another explanation fits clearly better: h36m S1 Walking 1 [{CAMERAS[0]}]" in str(
-        caught.value
-    )
+    assert f"1 of 2 sequences that don't: h36m S1 Walking 1 [{CAMERAS[0]}]" in str(caught.value)
     assert not (walk.work / "training" / "h36m_xycd_train.npz").exists()
-    bad, good = read_verdicts(walk.work / "h36m" / judge.FILE)
+    bad, good = verdicts_of(walk)
     assert [finding.fault for finding in bad.findings] == [fault]
     assert good.findings == ()
 
@@ -122,14 +139,25 @@ def test_too_few_frames_are_no_alarm_and_are_said(walk: Walk) -> None:
     assert "where 16 are needed" in short.untold["shift"]
     assert "shift" not in whole.untold
     assert judge.left_open([short, whole])["shift"] == 1
+    (note,) = judge.notes([short, whole])
+    assert note.startswith("alignment: left open of 2 sequences: ")
+    assert note.endswith("rate 1, shift 1")
 
 
 def test_the_word_for_a_sequence() -> None:
     assert verdict(None).word == "aligned"
     assert verdict(None, found=True).word == "x_y"
     assert str(verdict(None, found=True)) == "a: x and y are exchanged"
-    assert Verdict("a", "a", 0, float("nan")).word == "nothing to judge"
-    assert Verdict("a", "a", 50, 0.4).word == "fits badly, without a better explanation"
+    assert verdict(None).aligned
+    few = Verdict("a", "a", 4, 0.01, untold={"x_y": "too few"})
+    assert few.word == "not judged"
+    assert not few.aligned
+    assert judge.not_judged([few, verdict(None), verdict(None, found=True)]) == [few]
+    assert judge.left_open([few]) == {}
+    assert judge.notes([few, verdict(None, found=True)]) == [
+        "misaligned: a: x and y are exchanged",
+        "alignment: 1 of 2 sequences have too few frames to be judged",
+    ]
 
 
 def test_annotations_of_the_other_camera(walk: Walk) -> None:
@@ -140,7 +168,7 @@ def test_annotations_of_the_other_camera(walk: Walk) -> None:
     change(second, "keypoints_2d", lambda _: values[0])
     with pytest.raises(MergeError, match="2 of 2 sequences"):
         merge(walk)
-    faults = [(v.findings[0].fault, v.findings[0].text) for v in read_verdicts(walk.work / "h36m" / judge.FILE)]
+    faults = [(v.findings[0].fault, v.findings[0].text) for v in verdicts_of(walk)]
     assert faults == [("camera", f"the annotations of camera {camera} fit") for camera in reversed(CAMERAS)]
 
 
@@ -161,6 +189,7 @@ def test_rows_that_the_release_calls_unusable_do_not_count(walk: Walk) -> None:
     change(path, "keypoints_2d", lambda v: v[..., ::-1])
     change(path, "valid_annotation", np.zeros_like)
     first, second = merge(walk)
+    assert (first.word, second.word) == ("not judged", "aligned")
     assert first.rows == 0
     assert np.isnan(first.error)
     assert first.findings == ()
@@ -171,11 +200,22 @@ def test_verdicts_come_back_from_their_file(tmp_path: Path) -> None:
     finding = Finding("shift", "the frames show what is annotated 3 frames later", 0.05, 0.01, 99)
     whole = Verdict("b", "q", 10, 0.02, (finding,), Estimate(3.0, 0.1, 2.5), {"x_y": "too few"})
     verdicts = [Verdict("a", "p", 9, float("nan")), whole]
-    write_verdicts(verdicts, tmp_path / "judge.json")
-    first, second = read_verdicts(tmp_path / "judge.json")
+    path, keys = tmp_path / "judge.json", {"annotations": "a", "features": "f"}
+    write_verdicts(verdicts, path, **keys)
+    first, second = read_verdicts(path, **keys)
     assert np.isnan(first.error)
     assert second == verdicts[1]
-    assert read_verdicts(tmp_path / "none.json") == []
-    older = (tmp_path / "judge.json").read_text().replace(judge.SCHEMA, "xycd judge 1")
-    (tmp_path / "judge.json").write_text(older)
-    assert read_verdicts(tmp_path / "judge.json") == []
+    assert read_verdicts(tmp_path / "none.json", **keys) == []
+    # They are about what was judged, and nothing else.
+    assert read_verdicts(path, annotations="a", features="g") == []
+    assert read_verdicts(path, annotations="b", features="f") == []
+    path.write_text(path.read_text().replace(judge.SCHEMA, "xycd judge 1"))
+    assert read_verdicts(path, **keys) == []
+
+
+def test_verdicts_of_other_features_are_asked_for_again(walk: Walk) -> None:
+    assert [v.word for v in merge(walk)] == ["aligned", "aligned"]
+    path = walk.work / "h36m" / judge.FILE
+    path.write_text(path.read_text().replace('"features": "', '"features": "other-').replace("S1 Walking", "S1 Gone"))
+    assert verdicts_of(walk) == []
+    assert [v.sequence for v in merge(walk)] == [f"h36m S1 Walking 1 [{camera}]" for camera in CAMERAS]

@@ -19,6 +19,7 @@ from etl.errors import WorkspaceError
 from etl.report.data import gather
 from etl.report.page import write_report
 from etl.stages.join import SequenceFiles
+from etl.workspace import Workspace
 from schemas.features import Status
 from tests.etl.conftest import CAMERAS, Walk
 
@@ -31,7 +32,10 @@ def text_of(page: Path) -> str:
 
 def ask_the_judge(walk: Walk) -> None:
     pairs = [SequenceFiles(walk.annotation(camera), (walk.features(camera),)) for camera in CAMERAS]
-    judge.write_verdicts(judge.judge_files(pairs), walk.work / "h36m" / judge.FILE)
+    current = Workspace(walk.work).current("h36m")
+    assert current.features is not None
+    path, keys = walk.work / "h36m" / judge.FILE, {"annotations": current.annotations, "features": current.features}
+    judge.write_verdicts(judge.judge_files(pairs), path, **keys)
 
 
 def lose(walk: Walk, camera: str, frames: range, status: Status, reason: str) -> None:
