@@ -264,7 +264,10 @@ def demo(
     ] = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Render miniature datasets with known truth, run the whole pipeline on them, and measure the result."""
+    """Render miniature datasets with known truth, run the whole pipeline on them, and measure the result.
+
+    Ends with status 1 where the result isn't as good as it must be.
+    """
     from etl.demo.run import run_demo
 
     chosen = [one.value for one in DemoDataset if one is not DemoDataset.ALL and dataset in (one, DemoDataset.ALL)]
@@ -272,6 +275,11 @@ def demo(
     with _terminal() as terminal:
         result = run_demo(folder, chosen, frames=frames, workers=workers, report=terminal)
     typer.echo(result.text())
+    missed = result.missed()
+    for text in missed:
+        typer.secho(f"not good enough: {text}", fg="red", err=True)
+    if missed:
+        raise typer.Exit(1)
 
 
 cli_results.register(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,32 @@ MINIATURES: Final = {
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What the embedded networks must reach on a rendered dataset; less is a fault of the program.
+
+    Parameters
+    ----------
+    found : float
+        Least share of the usable people who are found.
+    error_px : float
+        Largest median 2D error, px.
+    depth_error : float
+        Largest median relative error of the pelvis's depth.
+    people : int
+        Usable people below which the figures are too few to say anything.
+    """
+
+    found: float
+    error_px: float
+    depth_error: float
+    people: int = 100
+
+
+# The others are small, and hide people behind each other.
+BOUNDS: Final = {"h36m": Bounds(found=0.98, error_px=12.0, depth_error=0.05)}
+
+
+@dataclass(frozen=True)
 class DatasetResult:
     """What the demo measured of one dataset, from the files it made.
 
@@ -91,6 +117,31 @@ class DatasetResult:
     picture: Path
     page: Path | None = None
 
+    def missed(self) -> list[str]:
+        """Bounds of the dataset that its figures miss, as sentences."""
+        bounds = BOUNDS.get(self.dataset)
+        if bounds is None or self.usable < bounds.people:
+            return []
+        said = []
+        if self.found < bounds.found * self.usable:
+            said.append(f"{self.found / self.usable:.1%} of the people are found, not {bounds.found:.0%}.")
+        if self.found and np.median(self.error_px) > bounds.error_px:
+            said.append(f"The median 2D error is {np.median(self.error_px):.1f} px, above {bounds.error_px:g} px.")
+        if self.found and np.median(self.depth_error) > bounds.depth_error:
+            error = np.median(self.depth_error)
+            said.append(f"The median root depth error is {error:.1%}, above {bounds.depth_error:.0%}.")
+        return [f"{self.dataset}: {text}" for text in said]
+
+    def _errors(self) -> list[str]:
+        if not self.found:
+            return []
+        return [
+            f"  2D error            median {np.median(self.error_px):.1f} px, 90 % below "
+            f"{np.percentile(self.error_px, 90):.1f} px (12 limb joints)",
+            f"  root depth error    median {np.median(self.depth_error):.1%}, 90 % below "
+            f"{np.percentile(self.depth_error, 90):.1%}",
+        ]
+
     def text(self) -> str:
         """A few lines for people."""
         reasons = ", ".join(f"{n} {why}" for why, n in self.failures.items()) or "none"
@@ -100,10 +151,7 @@ class DatasetResult:
                 f"{self.dataset}",
                 f"  people in frames    {self.rows}{unusable}; found {self.found} ({self.found / self.usable:.1%})",
                 f"  failures            {reasons}",
-                f"  2D error            median {np.median(self.error_px):.1f} px, 90 % below "
-                f"{np.percentile(self.error_px, 90):.1f} px (12 limb joints)",
-                f"  root depth error    median {np.median(self.depth_error):.1%}, 90 % below "
-                f"{np.percentile(self.depth_error, 90):.1%}",
+                *self._errors(),
                 *(f"  training file       {path}" for path in self.outputs),
                 f"  picture             {self.picture}",
                 *([f"  report              {self.page}"] if self.page else []),
@@ -118,16 +166,23 @@ class DemoResult:
     Parameters
     ----------
     datasets : list of DatasetResult
-        One a dataset.
+        One a dataset that was finished.
     seconds : dict of str to float
         Wall time of rendering and of the pipeline.
     workspace : Path
         Folder of the results.
+    failed : list of str
+        Why datasets could not be finished.
     """
 
     datasets: list[DatasetResult]
     seconds: dict[str, float]
     workspace: Path
+    failed: list[str] = field(default_factory=list)
+
+    def missed(self) -> list[str]:
+        """What isn't as good as it must be, as sentences."""
+        return [*self.failed, *(text for result in self.datasets for text in result.missed())]
 
     def text(self) -> str:
         """The report that the command prints."""
@@ -138,7 +193,8 @@ class DemoResult:
                 *(result.text() for result in self.datasets),
                 f"{duration(self.seconds['render'])} to render, {duration(self.seconds['pipeline'])} for the pipeline "
                 f"({rate:.1f} frames/s)",
-                f"Look closer: the report, in a browser; or xycd query {self.datasets[0].dataset} -w {self.workspace}",
+                f"Look closer: the report, in a browser; or xycd query -w {self.workspace}"
+                + (f" {self.datasets[0].dataset}" if len(self.datasets) > 1 else ""),
             ]
         )
 
@@ -192,14 +248,17 @@ def run_demo(
     rendered = time.monotonic()
     summaries = pipeline.run(config, report=report)
     seconds = {"render": rendered - begun, "pipeline": time.monotonic() - rendered}
-    results = []
+    results, failed = [], []
     for summary in summaries:
+        if not summary.outputs:
+            failed += [f"{summary.dataset}: {reason}" for reason in summary.failed]
+            continue
         ending = "" if len(summaries) == 1 else f"-{summary.dataset}"
         picture = folder / f"overlay{ending}.png"
         draw_overlay(config, summary.dataset, picture)
         page = _report(config, summary.dataset, folder / f"report{ending}.html", report)
         results.append(measure(summary, picture, page))
-    return DemoResult(results, seconds, config.workspace)
+    return DemoResult(results, seconds, config.workspace, failed)
 
 
 def _report(config: Config, dataset: str, path: Path, report: Reporter) -> Path | None:

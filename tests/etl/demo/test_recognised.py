@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from etl.demo import release
 from etl.demo.human36m import actor_at
 from etl.demo.scene import Scene
-from etl.models import weights
 from etl.models.base import Frame
-from etl.models.blazepose import DETECTOR_FILE, LANDMARK_FILE, BlazePose
+from etl.models.blazepose import BlazePose
 from etl.stages.skeleton import coco_to_h36m
 from schemas.keys import SequenceKey
 from schemas.skeletons import LIMB_JOINTS
 
 
 @pytest.mark.slow
-def test_the_embedded_networks_find_the_joints() -> None:
-    if not all(weights.is_present(name) for name in (DETECTOR_FILE, LANDMARK_FILE)):
-        pytest.skip("the embedded networks aren't in the cache; run `xycd models fetch`")
-    models, errors, depth_errors = BlazePose(), [], []
+def test_the_embedded_networks_find_the_joints(embedded_weights: Path) -> None:
+    models, errors, depth_errors = BlazePose(embedded_weights), [], []
     for subject, name in (("S1", "54138969"), ("S9", "55011271")):
         camera = release.camera_of(subject, name)
         scene = Scene(camera)

@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from etl.demo.run import MINIATURES, demo_config, measure, run_demo
+from etl.cli import app
+from etl.demo.run import MINIATURES, DatasetResult, DemoResult, demo_config, measure, run_demo
 from etl.errors import ConfigError
-from etl.models import weights
-from etl.models.blazepose import DETECTOR_FILE, LANDMARK_FILE
 from etl.steps import Summary
 from schemas import xycd
 from schemas.skeletons import LIMB_JOINTS
@@ -53,6 +53,46 @@ def test_errors_are_of_usable_people_who_were_found(tmp_path: Path) -> None:
     assert "median 10.0%" in text
 
 
+def result_of(
+    found: int, error_px: float, depth_error: float, usable: int = 200, dataset: str = "h36m"
+) -> DatasetResult:
+    errors = np.full(found, error_px), np.full(found, depth_error)
+    return DatasetResult(dataset, usable, usable, found, {}, *errors, [], Path("overlay.png"))
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (result_of(196, 12.0, 0.05), []),
+        (result_of(195, 7, 0.02), ["97.5% of the people are found, not 98%"]),
+        (result_of(200, 12.1, 0.02), ["The median 2D error is 12.1 px, above 12 px"]),
+        (result_of(200, 7, 0.051), ["The median root depth error is 5.1%, above 5%"]),
+        (result_of(0, 0, 0), ["0.0% of the people"]),
+        (result_of(100, 50, 0.5), ["50.0% of", "2D error", "depth error"]),
+        (result_of(12, 50, 0.5, usable=24), []),  # too few to tell
+        (result_of(100, 50, 0.5, dataset="3dpw"), []),
+    ],
+)
+def test_the_demo_fails_where_it_misses_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: DatasetResult, words: list[str]
+) -> None:
+    missed = result.missed()
+    assert len(missed) == len(words)
+    assert all(word in text for word, text in zip(words, missed, strict=True))
+    demo = DemoResult([result], {"render": 1.0, "pipeline": 1.0}, tmp_path)
+    monkeypatch.setattr("etl.demo.run.run_demo", lambda *_, **__: demo)
+    done = CliRunner().invoke(app, ["demo", str(tmp_path)])
+    assert done.exit_code == (1 if words else 0)
+    assert f"found {result.found}" in done.stdout
+    assert all(word in done.stderr for word in words)
+
+
+def test_a_dataset_that_is_not_finished_fails_the_demo(tmp_path: Path) -> None:
+    demo = DemoResult([], {"render": 1.0, "pipeline": 1.0}, tmp_path, ["3dpw: Sequences fit."])
+    assert demo.missed() == ["3dpw: Sequences fit."]
+    assert "frames/s" in demo.text()
+
+
 SMALLER = {
     "h36m": {"subjects": ("S1", "S9"), "actions": ("Walking",), "cameras": ("54138969",), "scale": 0.4},
     "3dpw": {"scale": 0.3},
@@ -62,9 +102,8 @@ SMALLER = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("embedded_weights")
 def test_all_four_datasets_go_from_raw_files_to_training_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not all(weights.is_present(name) for name in (DETECTOR_FILE, LANDMARK_FILE)):
-        pytest.skip("the embedded networks aren't in the cache; run `xycd models fetch`")
     for name, options in SMALLER.items():
         plan = replace(MINIATURES[name].plan, **options)
         monkeypatch.setitem(MINIATURES, name, replace(MINIATURES[name], plan=plan))
