@@ -17,7 +17,7 @@ from etl.models import weights
 from etl.partition import Partition
 from etl.progress import Silent, duration, size
 from etl.resume import look_for_finished
-from etl.stages.estimate import Estimator, build_models, estimate_rows, load_rows
+from etl.stages.estimate import Estimator, estimate_rows, load_rows, models_of
 from etl.workspace import Workspace
 
 FRAMES = 64  # of the partition that is run; enough for a rate, soon done
@@ -33,7 +33,7 @@ class Trial:
     def __call__(self) -> dict[str, float]:
         """Seconds to build the models, and frames a second after that."""
         begun = time.perf_counter()
-        models = build_models(self.estimator.models)
+        models = models_of(self.estimator)
         built = time.perf_counter()
         rows = load_rows(self.estimator.annotations / self.partition.annotation, self.partition)
         estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # the first call of a network is no measure

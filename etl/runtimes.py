@@ -6,6 +6,7 @@ run elsewhere would do everything again.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import platform
 from collections.abc import Mapping
@@ -77,7 +78,12 @@ class Record(BaseModel):
 
 
 def resolve(
-    config: Config, *, measure: bool, report: Reporter | None = None, models: Any | None = None
+    config: Config,
+    *,
+    measure: bool,
+    compute: bool = True,
+    report: Reporter | None = None,
+    models: Any | None = None,
 ) -> tuple[Config, list[str]]:
     """Put the workspace's choices in place of every runtime that is left open.
 
@@ -88,6 +94,8 @@ def resolve(
     measure : bool
         Choose where there is no choice yet, by measuring on this machine, and record it; the workspace must be locked.
         Otherwise such a network stays at ``auto``, and nothing is written.
+    compute : bool
+        Whether networks are to run, so that their packages, and on this machine their device, must be there.
     report : Reporter, optional
         Told of new choices.
     models : module, optional
@@ -105,7 +113,8 @@ def resolve(
     WorkspaceError
         When the record is damaged.
     ConfigError
-        When a recorded runtime isn't installed, or the processor lacks the precision asked for.
+        When a package or a recorded runtime isn't installed, or workers of this machine lack the device or the
+        precision that is asked for. Those of a cluster find out where they are: its login node may have neither.
     """
     report = report or Silent()
     models = models or _module(config)
@@ -114,25 +123,29 @@ def resolve(
     options, cache = config.models.options, config.models.cache
     record, choices, pending = Record.load(config.workspace), dict[str, str](), list[str]()
     wanted: Mapping[str, str] = models.undecided(options, cache)
-    gpu = _uses_gpu(config, models)
-    if not gpu and config.cluster.kind == "local":
-        models.check_precision(options)
+    gpu = functools.cache(lambda: _uses_gpu(config, models))  # asked only where it matters: torch takes seconds
+    here = config.cluster.kind == "local"
+    if compute and (here or config.cluster.slurm.python is None):
+        models.check_packages()
+    if compute and here:
+        models.check_here(options, gpu)
     for part, network in wanted.items():
         choice = record.networks.get(network)
         if choice is None and not measure:
             pending.append(getattr(models.parse(options), part))
             continue
         if choice is None:
-            choice = Choice(runtime=TORCH, reason="gpu") if gpu else _measured(config, models, part)
+            choice = Choice(runtime=TORCH, reason="gpu") if gpu() else _measured(config, models, part)
             record = record.adding(network, choice)
             record.save(config.workspace)
             report.note(f"{network.split()[0]} runs on {describe(choice)}")
-        elif gpu and choice.runtime != TORCH:
+        elif choice.runtime != TORCH and compute and gpu():
             report.note(
                 f"{network.split()[0]} runs on {choice.runtime}, as {FILE} says, and leaves the GPU idle; "
                 f'{part}_runtime = "torch" would use it, and make new features'
             )
-        check_installed(choice.runtime)
+        if compute:
+            check_installed(choice.runtime)
         choices[part] = choice.runtime
     if pending:
         return config, pending

@@ -152,7 +152,8 @@ def choose_runtimes(config: Config, stages: Sequence[str], report: Reporter) -> 
     """The configuration with the runtime of each network named: as the workspace has it, measured if it has none."""
     if "estimate" not in stages and "merge" not in stages:
         return config
-    return runtimes.resolve(config, measure="estimate" in stages, report=report)[0]
+    computes = "estimate" in stages
+    return runtimes.resolve(config, measure=computes, compute=computes, report=report)[0]
 
 
 def annotate(job: Job, stages: Sequence[str], summary: Summary, report: Reporter) -> list[Path]:

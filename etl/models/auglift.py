@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from etl.models import auglift_build, auglift_files
+from etl.models import auglift_build, auglift_files, auglift_identity
 from etl.models.auglift_settings import AugliftSettings, parse
 from etl.models.base import DepthField, Detections, Embeddings, Floats, Frame, PooledMap, Poses
 from etl.models.depth_anything import DepthEstimator, TorchDepth
@@ -29,16 +29,7 @@ from etl.models.embedding import (
 from etl.models.geometry import Size, apply
 from etl.models.rtmdet import PersonDetector
 from etl.models.rtmpose import PoseEstimator, Region
-from etl.models.weights import sha256
-
-NAME: Final = "auglift"
-
-
-# Options that change where and how fast, not what.
-_SPEED_ONLY: Final = {"device", "detector_batch", "pose_batch", "depth_batch"}
-_RUNTIMES: Final = {"detector_runtime", "pose_runtime", "depth_runtime"}
-_LAYERS: Final = {"pose": "backbone, last stage, unflipped", "depth": "neck level 3, before fusion"}
-_PLACES: Final = {"detector_file", "pose_file", "depth_file"}
+from etl.models.weights import known_sha256
 
 
 def build(options: AugliftSettings | Mapping[str, Any] | None = None, cache: Path | None = None) -> AugliftModels:
@@ -92,25 +83,14 @@ class AugliftModels:
         files: Mapping[str, Path],
     ) -> None:
         self.settings, self.detector, self.pose, self.depth = settings, detector, pose, depth
-        self._weights: dict[str, Any] = {
-            part: {"file": path.name, "sha256": sha256(path)} for part, path in files.items()
-        } or {"random": settings.seed}
+        # Afresh: whoever planned the run went by a note of an earlier hash.
+        hashes = {part: known_sha256(path, afresh=True) for part, path in files.items()}
+        self._weights = auglift_identity.weights_of(settings, files, hashes)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What can change a value: networks, hashes of their files, precision, options, where embeddings are read."""
-        excluded = _SPEED_ONLY | _PLACES | _RUNTIMES | {"weights", "seed"}
-        engines = {part: "torch" if engine == "auto" else engine for part, engine in self.settings.engines.items()}
-        return {
-            "name": NAME,
-            "runtimes": engines,
-            "weights": self._weights,
-            **self.settings.model_dump(mode="json", exclude=excluded),
-            "embeddings": {
-                "pose": {"layer": _LAYERS["pose"], "grid": list(self.pose.grid)},
-                "depth": {"layer": _LAYERS["depth"], "grid": f"input / {self.depth.patch}"},
-            },
-        }
+        """What can change a value; see `etl.models.auglift_identity.identity`."""
+        return auglift_identity.identity(self.settings, self._weights, grid=self.pose.grid, patch=self.depth.patch)
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -169,7 +149,7 @@ class AugliftModels:
     @property
     def map_layers(self) -> Mapping[str, str]:
         """See `etl.models.base.MapSource.map_layers`."""
-        return _LAYERS
+        return auglift_identity.LAYERS
 
     def pool_maps(
         self, poses: Sequence[Poses], depths: Sequence[DepthField], sizes: Mapping[str, Size]

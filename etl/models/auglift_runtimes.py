@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from etl.errors import ConfigError
 from etl.models import auglift_files, weights
 from etl.models.auglift_settings import Part, parse
 from etl.models.runtime_choice import TORCH, check_installed
 
 PARTS: Final[tuple[Part, ...]] = ("detector", "pose", "depth")
+PACKAGES: Final = ("torch", "transformers", "mmengine", "mmcv", "mmdet", "mmpose")
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -39,7 +44,7 @@ def undecided(options: Mapping[str, Any], cache: Path | None = None) -> dict[str
     for part in PARTS:
         if settings.engines[part] == "auto":
             drawn = f"random {settings.seed}"
-            known = weights.sha256(files[part])[:16] if part in files else drawn
+            known = weights.known_sha256(files[part])[:16] if part in files else drawn
             found[part] = f"{getattr(settings, part)} {known}"
     return found
 
@@ -51,26 +56,65 @@ def decided(options: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str,
 
 
 def on_gpu(options: Mapping[str, Any]) -> bool:
-    """Whether torch would use a GPU of this machine."""
-    if parse(options).device == "cpu":
+    """Whether torch would use a GPU of this machine; torch is only asked where there may be one."""
+    if parse(options).device == "cpu" or not _has_driver():
         return False
     import torch
 
     return bool(torch.cuda.is_available())
 
 
-def check_precision(options: Mapping[str, Any]) -> None:
-    """Refuse a precision that processors, without a GPU, would only emulate.
+def _has_driver() -> bool:
+    """Whether a GPU's driver may be installed: NVIDIA's, which torch looks for by this name, or AMD's."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def check_packages() -> None:
+    """Refuse to start where the set's packages aren't installed.
 
     Raises
     ------
     ConfigError
-        When this machine's processor lacks it.
+        Naming what is missing.
     """
-    if parse(options).precision != "fp32":
-        from etl.models import torch_runtime
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "The set auglift needs the packages of the extra `openmmlab`.",
+            f"no {', '.join(missing)}",
+            "Run `make openmmlab` (or the pip lines in README); the embedded set works without.",
+        )
 
-        torch_runtime.check_precision(parse(options).precision)
+
+def check_here(options: Mapping[str, Any], gpu: Callable[[], bool]) -> None:
+    """Refuse a device that isn't there, or a precision that this machine would only emulate.
+
+    Parameters
+    ----------
+    options : mapping
+        Of the set.
+    gpu : callable
+        Whether workers of this machine have a GPU; torch is only imported where the options ask for more than it
+        has everywhere.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option.
+    """
+    settings = parse(options)
+    if settings.device == "cuda" or settings.precision != "fp32":
+        from etl.models.torch_runtime import Runtime
+
+        # cuda by name is an error without; auto is the processor then.
+        device = settings.device if settings.device == "cuda" or gpu() else "cpu"
+        Runtime.choose(device, settings.precision)
 
 
 def measure(

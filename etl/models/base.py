@@ -277,6 +277,22 @@ class MapSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Description:
+    """What whoever plans a run must know of a set, for which it needn't be built.
+
+    Parameters
+    ----------
+    identity : dict
+        As `ModelSet.identity`.
+    channels : (int, int)
+        As `ModelSet.channels`.
+    """
+
+    identity: dict[str, Any]
+    channels: tuple[int, int]
+
+
 class ModelSet(Protocol):
     """A detector, a pose estimator and a depth estimator. All methods take and return one entry a frame."""
 

@@ -10,6 +10,11 @@ from etl.errors import ConfigError
 
 Package = Literal["mmdet", "mmpose"]
 
+PATCH: Final = 14
+"""Side of the patches of Depth Anything, px of its input."""
+# Of the last stage of RTMPose's backbone, px of its input a cell.
+_STRIDE: Final = 32
+
 _MMPOSE: Final = "https://download.openmmlab.com/mmpose/v1/projects"
 _MMDET: Final = "https://download.openmmlab.com/mmdetection/v3.0/rtmdet"
 
@@ -30,6 +35,10 @@ class OpenMMLabNetwork:
         SPDX identifier of the weights.
     also : tuple of str
         SHA-256 of other files that are published under this name.
+    channels : int
+        Of the last stage of a pose estimator's backbone; 0 for detectors.
+    grid : (int, int)
+        Columns and rows of that stage.
     """
 
     name: str
@@ -38,6 +47,8 @@ class OpenMMLabNetwork:
     url: str
     licence: str = "Apache-2.0"
     also: tuple[str, ...] = ()
+    channels: int = 0
+    grid: tuple[int, int] = (0, 0)
 
     @property
     def file(self) -> str:
@@ -81,6 +92,11 @@ class DepthNetwork:
         return f"{self.repository.rsplit('/', 1)[-1] or self.name}.safetensors"
 
     @property
+    def channels(self) -> int:
+        """Of the neck's levels."""
+        return _VIT[self.size][-1]
+
+    @property
     def url(self) -> str:
         """Of the weights."""
         return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/model.safetensors"
@@ -105,11 +121,14 @@ def _person_detector(size: str, side: int, digest: str, *also: str) -> OpenMMLab
 
 
 def _pose(size: str, shape: str, digest: str) -> OpenMMLabNetwork:
+    height, width = map(int, shape.split("x"))
     return OpenMMLabNetwork(
         f"rtmpose-{size}" + ("-384x288" if shape == "384x288" else ""),
         "mmpose",
         f"configs/body_2d_keypoint/rtmpose/body8/rtmpose-{size}_8xb256-420e_body8-{shape}.py",
         f"{_MMPOSE}/rtmposev1/rtmpose-{size}_simcc-body7_pt-body7_420e-{shape}-{digest}_20230504.pth",
+        channels={"t": 384, "s": 512, "m": 768, "l": 1024}[size],
+        grid=(width // _STRIDE, height // _STRIDE),
     )
 
 
@@ -181,7 +200,7 @@ def depth_config(network: DepthNetwork) -> Any:
         num_hidden_layers=layers,
         out_indices=taken,
         image_size=518,
-        patch_size=14,
+        patch_size=PATCH,
         reshape_hidden_states=False,
         apply_layernorm=True,
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import ConfigError, ModelError
 from etl.models import weights
-from etl.models.base import MapSource, ModelSet
+from etl.models.base import Description, MapSource, ModelSet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,9 @@ class SetInfo:
     files_module : str
         For sets whose files depend on their options: has ``check(options, cache)`` and ``fetch(options, *, cache,
         source, progress)``, and is light. "" where `files` says it all.
+    identity_module : str
+        For sets that take long to build: has ``describe(options, cache)``, which returns a `Description`, and is
+        light. "" for others.
     runtimes_module : str
         For sets whose networks run on one of several runtimes: as `etl.models.auglift_runtimes`. "" for others.
     maps : bool
@@ -54,6 +57,7 @@ class SetInfo:
     files: tuple[str, ...] = ()
     needs: str = ""
     files_module: str = ""
+    identity_module: str = ""
     runtimes_module: str = ""
     maps: bool = False
 
@@ -75,6 +79,7 @@ SETS: Final[dict[str, SetInfo]] = {
             "etl.models.auglift",
             needs="openmmlab",
             files_module="etl.models.auglift_files",
+            identity_module="etl.models.auglift_identity",
             runtimes_module="etl.models.auglift_runtimes",
             maps=True,
         ),
@@ -143,6 +148,26 @@ def check(name: str, *, cache: Path | None = None, **options: Any) -> None:
         importlib.import_module(info.runtimes_module).check(options)
     for file in info.files:
         weights.path_of(file, cache)
+
+
+def describe(name: str, *, cache: Path | None = None, **options: Any) -> Description | None:
+    """What is known of a set without building it; None where only building tells.
+
+    A factory of one's own may have an attribute ``describe_set``, which is called as the factory is.
+
+    Raises
+    ------
+    ConfigError
+        When the name or an option is unknown.
+    ModelError
+        When a file is absent.
+    """
+    if ":" in name:
+        own: Callable[..., Description] | None = getattr(_factory(name, options), "describe_set", None)
+        return own(**options) if own else None
+    module = _info(name).identity_module
+    found: Description | None = importlib.import_module(module).describe(options, cache) if module else None
+    return found
 
 
 def has_maps(name: str, *, cache: Path | None = None, **options: Any) -> bool:

@@ -79,7 +79,7 @@ class Runtime:
                 "a processor",
                 'Set precision = "fp32"; bf16 is exact enough on processors with AMX.',
             )
-        if device == "cpu":
+        if chosen == "cpu":
             check_precision(precision)
         return cls(torch.device(chosen), precision, channels_last, compile)
 

@@ -8,6 +8,7 @@ that carries them), for sites without a network: where it is set, nothing is dow
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -36,6 +37,7 @@ __all__ = [
     "cache_folder",
     "fetch",
     "is_present",
+    "known_sha256",
     "model_file",
     "path_of",
     "sha256",
@@ -132,6 +134,44 @@ def sha256(path: Path) -> str:
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path, *, afresh: bool = False) -> str:
+    """SHA-256 of a file as noted beside it; computed and noted where there is no note of its size and time.
+
+    Parameters
+    ----------
+    path : Path
+        A file of any size: planning a run mustn't read gigabytes each time.
+    afresh : bool
+        Compute it in any case, and mend the note: for those who load the file.
+    """
+    stat = path.stat()
+    state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    try:
+        noted = json.loads(_hash_note(path).read_text(encoding="ascii"))
+        digest = str(noted["sha256"])
+    except (OSError, ValueError, LookupError, TypeError):  # none yet, or it is damaged
+        noted, digest = None, ""
+    if not afresh and noted == state | {"sha256": digest} and re.fullmatch("[0-9a-f]{64}", digest):
+        return digest
+    found = sha256(path)
+    if noted != state | {"sha256": found}:
+        _write_note(_hash_note(path), state | {"sha256": found})
+    return found
+
+
+def _hash_note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _write_note(note: Path, state: Mapping[str, Any]) -> None:
+    """Keep what was found out about a file beside it, where that can be done: the folder may be somebody else's."""
+    with contextlib.suppress(OSError):
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, prefix=".note-", delete=False) as stream:
+            json.dump(state, stream)
+        Path(stream.name).chmod(0o644)  # whoever shares the folder reads it too
+        Path(stream.name).replace(note)
 
 
 def model_file(name: str) -> ModelFile:
@@ -265,12 +305,7 @@ def _fault(path: Path, file: ModelFile) -> str | None:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if not file.is_hash(found):
         return f"SHA-256 {found} instead of {file.sha256} in {path}"
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".note-", delete=False) as stream_:
-            json.dump(state, stream_)
-        Path(stream_.name).replace(note)
-    except OSError:
-        pass  # a cache that can't be written, shared by several users, say: the hash is computed each time
+    _write_note(note, state)  # where that can't be, the hash is computed each time
     return None
 
 
@@ -300,7 +335,10 @@ def _install(
             "That file is damaged or another version: replace it at the source, or use another source.",
         )
     path.replace(cache / file.name)
-    _fault(cache / file.name, file)  # leaves the note, so that the first use needn't hash again
+    _fault(cache / file.name, file)  # leaves a note, so that the first use needn't hash again
+    stat = (cache / file.name).stat()
+    noted = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest.hexdigest()}
+    _write_note(_hash_note(cache / file.name), noted)
 
 
 def _from_folder(file: ModelFile, folder: Path, cache: Path, scratch: Path, progress: Progress | None) -> None:

@@ -23,26 +23,26 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from cluster.config import StagingConfig
 from cluster.files import look_afresh
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings, to_json
-from etl.datasets.frames import DecodedFrame, Media, read_ahead
+from etl.datasets.frames import Media, read_ahead
+from etl.errors import ModelError
 from etl.models import registry
-from etl.models.base import Frame, ModelSet
+from etl.models.base import Description, Frame, ModelSet
 from etl.partition import Partition, Receipt, digest
 from etl.shelf import once_visible
 from etl.space import once_there_is_space
 from etl.stages import maps
-from etl.stages.blocks import FrameFeatures, estimate_batch
+from etl.stages.blocks import estimate_batch
+from etl.stages.estimated_rows import EstimatedRows
 from etl.stages.pace import DecodeThreads, Pace, processors
 from etl.stages.people import MARGIN
 from etl.staging import staged
 from etl.workspace import FeatureStore, atomic_target, file_sha256
 from schemas import annotation, features
-from schemas.camera import Camera
 from schemas.features import Status
 
 VERSION = 1
@@ -89,6 +89,15 @@ class Estimator:
         return self.settings.association in ("overlap", "ground_truth_box")
 
 
+def describe_models(models: ModelSettings) -> Description:
+    """Identity and widths of a model set, which is built only where nothing else tells them."""
+    found = registry.describe(models.set, cache=models.cache, **models.options)
+    if found is None:
+        built = build_models(models)
+        found = Description(built.identity, built.channels)
+    return found
+
+
 def describe_stage(models: ModelSettings, settings: EstimateSettings, frames: Any) -> dict[str, Any]:
     """Everything that can change a value, and how frames are cut: what the stage key hashes.
 
@@ -104,7 +113,7 @@ def describe_stage(models: ModelSettings, settings: EstimateSettings, frames: An
     parameters = settings.model_dump(mode="json", exclude=beside) | {"embeddings": settings.embeddings.enabled}
     description = {
         "stage": f"estimate {VERSION}",
-        "models": build_models(models).identity,
+        "models": describe_models(models).identity,
         "parameters": parameters,
         "frames": frames,
     }
@@ -130,6 +139,26 @@ def build_models(settings: ModelSettings) -> ModelSet:
     return _cached_models(to_json(settings))
 
 
+def models_of(estimator: Estimator) -> ModelSet:
+    """The estimator's model set, built once a process, and the one that its features are named after.
+
+    Raises
+    ------
+    etl.errors.ModelError
+        When it can't be built, or is another here.
+    """
+    models = build_models(estimator.models)
+    planned, found = json.loads(estimator.description)["models"], json.loads(json.dumps(models.identity))
+    if found != planned:
+        names = [name for name in {**planned, **found} if found.get(name) != planned.get(name)]
+        raise ModelError(
+            "A worker's models are those that the run was planned with, and that its features are named after.",
+            "; ".join(f"{name} is {found.get(name)}, planned {planned.get(name)}" for name in names),
+            "See to it that all machines have the same files and the same version of xycd, and start the run again.",
+        )
+    return models
+
+
 def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     """Estimate one partition and write its file.
 
@@ -150,7 +179,7 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     etl.errors.WorkspaceError
         When the workspace can't be written.
     etl.errors.ModelError
-        When the models can't be built.
+        When the models can't be built, or are others than those planned with.
     """
     started = time.perf_counter()
     store = FeatureStore(estimator.features)
@@ -158,7 +187,7 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     if finished is not None and (maps_path is None or maps_path.exists()):
         return finished
     once_there_is_space(lambda: store.record_attempt(partition.id), estimator.patience)
-    models = build_models(estimator.models)
+    models = models_of(estimator)
     rows = load_rows(once_visible(estimator.annotations / partition.annotation), partition)
     decoders, pace = _decoders(), Pace()
     keeper = None if maps_path is None else maps.Keeper.of(rows, models, estimator.settings.embeddings)
@@ -252,7 +281,7 @@ def estimate_rows(
         pose_channels=pose_channels,
         depth_channels=depth_channels,
     )
-    table = _Rows(ds, rows, estimator.uses_boxes, keeper)
+    table = EstimatedRows(ds, rows, estimator.uses_boxes, keeper)
     numbers = np.unique(rows["frame_number"].values).tolist()
     media = Media.from_dict(json.loads(rows.attrs["media"]))
     pace = pace or Pace()
@@ -269,7 +298,7 @@ def estimate_rows(
     return table.finish()
 
 
-def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: _Rows) -> None:
+def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows) -> None:
     """Fill in a batch; when the models fail on it, find out on which of its frames."""
     try:
         results = estimate_batch(frames, [table.boxes(f.number) for f in frames], models, settings)
@@ -282,84 +311,6 @@ def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSe
         return
     for frame, result in zip(frames, results, strict=True):
         table.fill(frame.number, result)
-
-
-class _Rows:
-    """The rows being filled: which belong to a frame, and what became of them."""
-
-    def __init__(
-        self, ds: xr.Dataset, annotated: xr.Dataset, uses_boxes: bool, keeper: maps.Keeper | None = None
-    ) -> None:
-        self.ds, self.keeper = ds, keeper
-        # An array each, since looking one up in a dataset takes longer than filling in its row.
-        self.arrays = {name: ds[name].values for name in (*features.VARIABLES, *features.EMBEDDINGS) if name in ds}
-        self.key = annotation.key_of(annotated)
-        self.camera = annotation.camera_of(annotated)
-        self.reasons: dict[int, str] = {}
-        self.rows_of: dict[int, list[int]] = {}
-        for row, number in enumerate(annotated["frame_number"].values.tolist()):
-            self.rows_of.setdefault(number, []).append(row)
-        self._boxes: NDArray[np.float32] | None = None
-        if uses_boxes and annotation.has_ground_truth(annotated):
-            xy = annotated["keypoints_2d"].values
-            # A person whose joints are unknown has a box of NaN, which nothing overlaps.
-            finite = np.isfinite(xy).all(-1, keepdims=True)
-            low, high = np.where(finite, xy, np.inf).min(1), np.where(finite, xy, -np.inf).max(1)
-            boxes = np.concatenate([low, high], axis=1)
-            self._boxes = np.where(np.isfinite(boxes), boxes, np.nan).astype(np.float32)
-
-    def boxes(self, number: int) -> NDArray[np.float32] | None:
-        """Boxes of the annotated people of a frame, where they matter."""
-        return None if self._boxes is None else self._boxes[self.rows_of[number]]
-
-    def keep_decoded(self, batch: Iterable[DecodedFrame], field_of_view: float) -> list[Frame]:
-        """The frames that have an image; the others are marked."""
-        frames = []
-        for item in batch:
-            if item.image is None:
-                self.fail(item.number, Status.DECODE_ERROR, item.error or "no image")
-                continue
-            height, width = item.image.shape[:2]
-            camera = self.camera or Camera.from_field_of_view(width, height, field_of_view)
-            frames.append(Frame(self.key, item.number, item.image, camera))
-        return frames
-
-    def fail(self, number: int, status: Status, reason: str) -> None:
-        """Mark all rows of a frame."""
-        for row in self.rows_of[number]:
-            self._mark(row, status, reason)
-
-    def fill(self, number: int, result: FrameFeatures) -> None:
-        """Write one frame's features into its rows."""
-        for person, row in enumerate(self.rows_of[number]):
-            i = min(person, len(result.found) - 1)  # one entry where a rule chose one person for the frame
-            if not result.found[i]:
-                why = "no person detected" if self._boxes is None else "no detection overlaps the annotated person"
-                self._mark(row, Status.NO_PERSON, why)
-                continue
-            filled = self.arrays
-            filled["features"][row] = result.values[i]
-            filled["joint_valid"][row] = result.valid[i]
-            filled["bbox"][row] = result.boxes[i]
-            filled["bbox_score"][row] = result.box_scores[i]
-            for name, values in (
-                ("pose_embedding", result.embeddings.pose),
-                ("depth_embedding", result.embeddings.depth),
-            ):
-                if name in filled and values is not None:
-                    filled[name][row] = features.encode_float16(values[i])
-            if self.keeper is not None:
-                self.keeper.fill(row, i, result.maps)
-            filled["status"][row] = Status.OK
-
-    def _mark(self, row: int, status: Status, reason: str) -> None:
-        self.arrays["status"][row] = status
-        self.reasons[row] = reason
-
-    def finish(self) -> xr.Dataset:
-        """The dataset with its reasons."""
-        self.ds.attrs["failures"] = json.dumps(sorted(self.reasons.items()))
-        return features.validate(self.ds)
 
 
 def write_partition(

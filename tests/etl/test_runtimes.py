@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,19 @@ class Machine:
         self.seconds = seconds or {"torch": 3.0, "onnxruntime": 1.0, "openvino": 2.0}
         self.gpu, self.bf16 = gpu, bf16
         self.measured: list[tuple[str, int, int]] = []
+        self.asked: list[str] = []
         self.parse = auglift_runtimes.parse
         self.undecided, self.decided = auglift_runtimes.undecided, auglift_runtimes.decided
 
     def on_gpu(self, options: Any) -> bool:
+        self.asked.append("gpu")
         return self.gpu
 
-    def check_precision(self, options: Any) -> None:
-        if self.parse(options).precision != "fp32" and not self.bf16:
+    def check_packages(self) -> None:
+        self.asked.append("packages")
+
+    def check_here(self, options: Any, gpu: Callable[[], bool]) -> None:
+        if self.parse(options).precision != "fp32" and not self.bf16 and not gpu():
             raise ConfigError("bf16 needs it.", "none", "fp32.")
 
     def measure(self, options: Any, part: str, cache: Path | None, *, threads: int, frames: int) -> dict[str, float]:
@@ -187,6 +194,49 @@ def test_half_precision_is_refused_where_the_processor_lacks_it(configure):
     with pytest.raises(ConfigError, match="bf16"):
         resolve(config, measure=True, models=Machine(bf16=False))
     resolve(config, measure=True, models=Machine(bf16=False, gpu=True))
+
+
+def test_a_login_node_needs_neither_the_gpu_nor_the_packages_of_its_jobs(configure):
+    """The batch jobs have them, and say so where they don't."""
+    machine = Machine(bf16=False)
+    for cluster in ({"kind": "slurm"}, {"kind": "slurm", "slurm": {"python": "apptainer exec a.sif python"}}):
+        config = configure(models={"options": {**OPTIONS, "precision": "bf16", "device": "cuda"}}, cluster=cluster)
+        assert resolve(config, measure=True, models=machine)[1] == []
+    assert machine.asked == ["packages"], "for jobs of the same interpreter"
+
+
+def test_what_is_finished_is_merged_anywhere(configure, monkeypatch):
+    """Without a look at this machine, which costs the seconds that torch takes to be imported."""
+    resolve(configure(), measure=True, models=Machine())
+    machine = Machine(bf16=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found, _ = resolve(configure(), measure=False, compute=False, models=machine)
+    assert found.models.options["pose_runtime"] == "onnxruntime"
+    resolve(configure(models={"options": {"precision": "bf16"}}), measure=False, compute=False, models=machine)
+    assert machine.asked == []
+
+
+def test_a_recorded_choice_of_torch_needs_no_look_for_a_gpu(configure):
+    resolve(configure(), measure=True, models=Machine(gpu=True))
+    machine = Machine()
+    resolve(configure(), measure=True, models=machine)
+    assert machine.asked == ["packages"]
+
+
+def test_without_a_driver_torch_is_not_asked_for_gpus(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would fail
+    monkeypatch.setattr(auglift_runtimes, "_has_driver", lambda: False)
+    assert not auglift_runtimes.on_gpu({})
+    monkeypatch.setattr(auglift_runtimes, "_has_driver", lambda: True)
+    assert not auglift_runtimes.on_gpu({"device": "cpu"})
+    with pytest.raises(ImportError):
+        auglift_runtimes.on_gpu({})
+
+
+def test_missing_packages_are_named_before_anything_runs(configure, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("mm") else object())
+    with pytest.raises(ConfigError, match=r"no mmengine, mmcv, mmdet, mmpose.*make openmmlab"):
+        resolve(configure(), measure=False)
 
 
 def test_a_recorded_runtime_must_be_installed(configure, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from etl.errors import ConfigError, ModelError
 from etl.models import registry, weights
+from etl.models.base import Description
 
 
 class Echo:
@@ -15,6 +16,14 @@ class Echo:
 
     def __init__(self, level: int = 1) -> None:
         self.level = level
+
+
+class Described(Echo):
+    """One that says what it is before it is built."""
+
+    @classmethod
+    def describe_set(cls, level: int = 1) -> Description:
+        return Description({"level": level}, (level, 0))
 
 
 NUMBER = 3
@@ -30,6 +39,13 @@ def test_embedded_is_built_with_its_options(embedded_weights):
 def test_own_sets_by_module_and_factory():
     assert registry.build(f"{HERE}:Echo", level=5).level == 5  # type: ignore[attr-defined]
     registry.check(f"{HERE}:Echo")
+
+
+def test_own_sets_may_describe_themselves():
+    assert registry.describe(f"{HERE}:Described", level=5) == Description({"level": 5}, (5, 0))
+    assert registry.describe(f"{HERE}:Echo", level=5) is None
+    with pytest.raises(ConfigError, match="depth"):
+        registry.describe(f"{HERE}:Described", depth=2)
 
 
 @pytest.mark.parametrize(

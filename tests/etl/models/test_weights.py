@@ -244,3 +244,54 @@ def test_the_embedded_files_are_the_registered_ones(embedded_weights: Path) -> N
         path = embedded_weights / file.name
         assert path.stat().st_size == file.size
         assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
+
+
+def test_a_hash_is_noted_beside_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "net.pth", list[Path]()
+    monkeypatch.setattr(
+        weights, "sha256", lambda path: read.append(path) or hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    path.write_bytes(CONTENT)
+    first = weights.known_sha256(path)
+    assert first == hashlib.sha256(CONTENT).hexdigest()
+    assert weights.known_sha256(path) == first
+    assert len(read) == 1
+    note = tmp_path / ".net.pth.sha256"
+    assert note.stat().st_mode & 0o777 == 0o644
+    # Another file under the name, with the size and time of the first: whoever loads it finds out, and mends the note.
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(CONTENT[::-1])
+    os.utime(path, ns=times)
+    assert weights.known_sha256(path) == first
+    second = hashlib.sha256(CONTENT[::-1]).hexdigest()
+    assert weights.known_sha256(path, afresh=True) == weights.known_sha256(path) == second
+    os.utime(path, ns=(0, 0))
+    assert weights.known_sha256(path) == second
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"sha256": 3}', '{"size": 1280000, "sha256": "abc"}', "\xff"])
+def test_a_damaged_note_counts_for_nothing(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(CONTENT)
+    (tmp_path / ".net.pth.sha256").write_text(content, encoding="latin1")
+    assert weights.known_sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_folder_of_somebody_else_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(CONTENT)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "not yours")
+
+    monkeypatch.setattr(weights.tempfile, "NamedTemporaryFile", refused)
+    assert weights.known_sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+    assert [p.name for p in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_what_is_fetched_is_noted_at_once(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source / "net.tflite").write_bytes(CONTENT)
+    path = weights.fetch(a_file(), source=source)
+    monkeypatch.setattr(weights, "sha256", lambda path: "read again")
+    assert weights.known_sha256(path) == hashlib.sha256(CONTENT).hexdigest()

@@ -14,11 +14,14 @@ import xarray as xr
 from etl import staging
 from etl.config import EstimateSettings, ModelSettings
 from etl.datasets.frames import decode
+from etl.errors import ModelError
+from etl.models.base import Description
 from etl.partition import Partition, cut
 from etl.stages import estimate
 from etl.stages.estimate import (
     Estimator,
     batched,
+    describe_models,
     describe_stage,
     estimate_partition,
     estimate_rows,
@@ -163,6 +166,36 @@ def test_the_stage_key_depends_on_what_changes_values() -> None:
         assert key(settings=settings.model_copy(update=change)) != reference
     assert key(models=ModelSettings(set="tests.etl.fakes:build", options={"people": 2})) != reference
     assert key(hz=50) != reference
+
+
+class Planned:
+    """A factory that says what it would build, and whose building takes what nobody should wait for."""
+
+    def __init__(self, people: int = 1) -> None:
+        raise AssertionError("a run is planned without building the networks")
+
+    @classmethod
+    def describe_set(cls, people: int = 1) -> Description:
+        return Description(FakeModels(people).identity, (4, 2))
+
+
+def test_a_run_is_planned_without_building_the_models() -> None:
+    settings = EstimateSettings(association="person")
+    planned = ModelSettings(set=f"{__name__}:Planned", options={"people": 2})
+    built = ModelSettings(set="tests.etl.fakes:build", options={"people": 2})
+    assert describe_stage(planned, settings, {}) == describe_stage(built, settings, {})
+    assert describe_models(planned).channels == (4, 2)
+    assert describe_models(built).channels == (0, 0)
+
+
+def test_features_are_never_named_after_other_models_than_those_that_made_them(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator, (part,) = make(tmp_path, annotated())
+    monkeypatch.setattr(estimate, "build_models", lambda _: FakeModels(people=2))
+    with pytest.raises(ModelError, match="people is 2, planned 1"):
+        estimate_partition(part, estimator)
+    assert not (estimator.features / part.path).exists()
 
 
 def test_batched() -> None:

@@ -210,6 +210,30 @@ def test_identity_is_what_changes_values_and_nothing_else(models: auglift.Auglif
     assert faster.identity == identity
 
 
+def test_a_run_is_planned_with_what_will_be_built(models: auglift.AugliftModels, checkpoints: Any) -> None:
+    names = {key: value for key, value in SMALL.items() if key != "weights"}
+    files = checkpoints(*(SMALL[part] for part in ("detector", "pose", "depth")))
+    for options in (SMALL, {**names, **files}):
+        built = models if options is SMALL else auglift.build(options)
+        described = registry.describe("auglift", **options)
+        assert described is not None
+        assert (described.identity, described.channels) == (built.identity, built.channels)
+
+
+@pytest.mark.parametrize("name", catalog.POSE_ESTIMATORS)
+def test_the_catalogue_knows_the_features_of_pose_networks(name: str) -> None:
+    network = catalog.POSE_ESTIMATORS[name]
+    head = openmmlab.read_config(network.package, network.config).model.head
+    assert (head.in_channels, tuple(head.in_featuremap_size)) == (network.channels, network.grid)
+
+
+@pytest.mark.parametrize("name", catalog.DEPTH_ESTIMATORS)
+def test_the_catalogue_knows_the_features_of_depth_networks(name: str) -> None:
+    config = catalog.depth_config(catalog.DEPTH_ESTIMATORS[name])
+    assert config.fusion_hidden_size == catalog.DEPTH_ESTIMATORS[name].channels
+    assert config.patch_size == catalog.PATCH
+
+
 def test_files_are_named_by_hash(checkpoints: Any, tmp_path: Path) -> None:
     options = checkpoints("rtmdet-nano-person", "rtmpose-t", "depth-anything-v2-indoor-tiny")
     options["depth_file"] = shutil.copytree(options["depth_file"], tmp_path / "depth")

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 
 from etl.errors import ConfigError, ModelError  # noqa: E402
+from etl.models import auglift_runtimes, torch_runtime  # noqa: E402
 from etl.models.torch_runtime import Batches, Runtime, fill, load_checkpoint, seeded  # noqa: E402
 from tests.etl.models.openmmlab import MARKS  # noqa: E402
 
@@ -81,6 +82,30 @@ def test_a_missing_gpu_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch)
         Runtime.choose("cuda")
     with pytest.raises(ConfigError, match="fp16"):
         Runtime.choose("auto", "fp16")
+
+
+def test_bf16_is_never_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever led to the processor: a setting, a job without a GPU, a node whose driver fails."""
+    monkeypatch.setattr(torch_runtime, "has_bf16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("auto", "cpu"):
+        with pytest.raises(ConfigError, match="bf16 needs a GPU"):
+            Runtime.choose(device, "bf16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Runtime.choose("auto", "bf16").device.type == "cuda"
+
+
+def test_what_this_machine_lacks_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_runtime, "has_bf16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    auglift_runtimes.check_here({"precision": "bf16"}, lambda: True)
+    auglift_runtimes.check_here({"device": "cuda"}, lambda: True)
+    with pytest.raises(ConfigError, match="bf16"):
+        auglift_runtimes.check_here({"precision": "bf16"}, lambda: False)  # local.gpus = "none", say
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for options in ({"device": "cuda"}, {"precision": "fp16"}):
+        with pytest.raises(ConfigError, match="GPU"):
+            auglift_runtimes.check_here(options, lambda: False)
 
 
 def test_precision_is_that_of_the_products() -> None:
