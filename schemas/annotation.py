@@ -10,7 +10,10 @@
 | valid_annotation | frame | bool | the release calls the frame usable |
 | frame_number | frame | int32 | 0-based position of the frame in the sequence's media |
 | person | frame | int32 | 0-based |
+| camera_rotation | frame, camera_axis, world_axis | float64 | of a camera that moves: R of X_c = R X_w + t, or NaN |
+| camera_translation | frame, camera_axis | float64 | its t, metres |
 
+The pose of a camera that stands still is in the attribute camera_parameters.
 A sequence without ground truth has frame_number, person and valid_annotation (all false) only.
 """
 
@@ -42,7 +45,14 @@ ALWAYS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "frame_number": (("frame",), "int32"),
     "person": (("frame",), "int32"),
 }
-UNITS: Final = {"keypoints_2d": "px", "keypoints_3d": "m", "center": "px", "scale": "200 px"}
+MOVING_CAMERA: Final[dict[str, tuple[tuple[str, ...], str]]] = {
+    "camera_rotation": (("frame", "camera_axis", "world_axis"), "float64"),
+    "camera_translation": (("frame", "camera_axis"), "float64"),
+}
+UNITS: Final = {
+    "keypoints_2d": "px", "keypoints_3d": "m", "center": "px", "scale": "200 px",
+    "camera_rotation": "1", "camera_translation": "m",
+}  # fmt: skip
 ATTRIBUTES: Final[dict[str, type]] = {
     "schema": str,  # "xycd annotation 1"
     "dataset": str,
@@ -72,6 +82,8 @@ def build(
     keypoints_2d: NDArray[np.floating] | None = None,
     keypoints_3d: NDArray[np.floating] | None = None,
     visibility: NDArray[np.floating] | None = None,
+    camera_rotation: NDArray[np.floating] | None = None,
+    camera_translation: NDArray[np.floating] | None = None,
     camera: Camera | None,
     split: str,
     release_name: str,
@@ -99,6 +111,8 @@ def build(
         Metres, camera coordinates.
     visibility : (N, 17) float, optional
         Defaults to 1.
+    camera_rotation, camera_translation : (N, 3, 3), (N, 3) float, optional
+        World-to-camera pose of every row, metres, for a camera that moves.
     camera, split, release_name, media, media_bytes, rate_hz, media_rate_hz, imgname, joint_source, provenance
         See ATTRIBUTES.
     """
@@ -115,6 +129,11 @@ def build(
             np.full(n, has_truth) if valid_annotation is None else np.asarray(valid_annotation, bool),
         ),
     }
+    poses = {"camera_rotation": camera_rotation, "camera_translation": camera_translation}
+    moving = {name: values for name, values in poses.items() if values is not None}
+    for name, values in moving.items():
+        dims, dtype = MOVING_CAMERA[name]
+        data[name] = (dims, np.asarray(values, dtype), {"units": UNITS[name]})
     if keypoints_2d is not None and keypoints_3d is not None:
         center, scale = boxes(np.asarray(keypoints_2d, np.float64))
         truth = {
@@ -132,8 +151,10 @@ def build(
         "joint": list(H36M_17.joints),
         "image_axis": ["x", "y"],
         "camera_axis": ["x", "y", "z"],
+        "world_axis": ["x", "y", "z"],
     }
-    ds = xr.Dataset(data, coords=coords if has_truth else {})
+    used = {dim for dims, *_ in data.values() for dim in dims}
+    ds = xr.Dataset(data, coords={name: values for name, values in coords.items() if name in used})
     ds = ds.set_coords(["frame_number", "person"])
     ds.attrs = {
         "schema": f"xycd annotation {VERSION}",
@@ -202,7 +223,8 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
         Naming the first variable or attribute that doesn't fit, in alphabetical order.
     """
     mend = "Run `xycd annotate` again with this version."
-    wanted = ALWAYS | (GROUND_TRUTH if has_ground_truth(ds) else {})
+    moving = MOVING_CAMERA if any(name in ds for name in MOVING_CAMERA) else {}
+    wanted = ALWAYS | (GROUND_TRUTH if has_ground_truth(ds) else {}) | moving
     for name in sorted(wanted):
         dims, dtype = wanted[name]
         if name not in ds.variables:

@@ -199,17 +199,18 @@ def read_xml(path: Path) -> Element:
         return root
 
 
-def read_mat(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Variables `names` of a MATLAB file up to v7 (cells are object arrays)."""
+def read_mat(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """Variables `names` of a MATLAB file up to v7 (cells are object arrays), and those of `optional` that it has."""
     import scipy.io  # slow, and one dataset's alone
 
     require_file(path)
-    wanted = list(names)
+    wanted, others = list(names), list(optional)
     with parsing(path, "MATLAB file (v5 to v7)"):
-        values = scipy.io.loadmat(path, variable_names=wanted)
+        values = scipy.io.loadmat(path, variable_names=[*wanted, *others])
         if not set(wanted) <= set(values):
             values = dict.fromkeys(name for name, *_ in scipy.io.whosmat(path))
-    return {name: require_key(path, name, values) for name in wanted}
+    found = {name: require_key(path, name, values) for name in wanted}
+    return found | {name: values[name] for name in others if name in values}
 
 
 def read_hdf5(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from etl.datasets.base import Sequence, select
 from etl.datasets.checks import COPY_AGAIN, read_json, require_array, require_folder, require_key, require_known
 from etl.datasets.frames import Media
-from etl.datasets.geometry import measure_body, require_middle, require_rotation
+from etl.datasets.geometry import doubts, measure_body, require_middle, require_rotation
 from etl.datasets.rows import choose_rows, measure_media, picture_size, step_between
 from etl.errors import DatasetError
 from schemas import annotation
@@ -131,11 +131,18 @@ class Fit3D:
             if count is not None:
                 require_one_to_one(path, len(world), count)
             points = camera.world_to_camera(world[:, list(IMAR_25_TO_H36M)])
-            provenance["checks"] = {"body": measure_body(path, points), "view": check_view(path, points, camera)}
+            body = measure_body(path, points)
+            provenance["checks"] = {"body": body, "view": check_view(path, points, camera)}
+            notes += doubts(body)
             rows, left_out = choose_rows(len(points), count, step)
             pixels = camera.project(points[rows])
             visible = np.isfinite(pixels).min(-1)
-            truth = {"keypoints_2d": pixels, "keypoints_3d": points[rows], "visibility": visible.astype(np.float32)}
+            truth = {
+                "keypoints_2d": pixels,
+                "keypoints_3d": points[rows],
+                "visibility": visible.astype(np.float32),
+                "valid_annotation": visible.min(-1),  # a joint behind the camera has no pixel
+            }
         key = sequence.key
         stem = f"{key.subject}_{key.camera}_{key.action}"
         return annotation.build(

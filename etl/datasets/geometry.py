@@ -20,9 +20,14 @@ from schemas.skeletons import H36M_17
 
 Floats = NDArray[np.floating[Any]]
 
+Figures = dict[str, float | str]
+"""Figures of a check by name, ready for JSON, which has no infinity: that is ``"inf"``."""
+
 LEG_BONES: Final = ((1, 2), (2, 3), (4, 5), (5, 6))
 LEG_LENGTHS: Final = (0.2, 0.7)  # metres; thigh and shank of anyone between a child of six and the tallest adult
 MIDDLE: Final = (0.4, 0.6)  # of width and height; the furthest of a release, of Fit3D, is at 0.53
+SIDES: Final = 0.8  # least share of frames in which shoulders and hips agree on what is right
+SIDES_DOUBTED: Final = 0.95  # below, the share is noted
 ORTHONORMAL: Final = 1e-3  # the releases print as few as five digits
 
 
@@ -55,7 +60,7 @@ def require_middle(path: Path, camera: Camera) -> Camera:
 
 def measure_reprojection(
     path: Path, camera: Camera, points: Floats, pixels: Floats, bound: float, share: float = 0.95
-) -> dict[str, float]:
+) -> Figures:
     """How far 3D joints, projected, lie from the release's own 2D joints.
 
     Parameters
@@ -76,7 +81,8 @@ def measure_reprojection(
     Returns
     -------
     dict
-        ``median``, ``p95`` (or whatever the share is) and ``max`` in px.
+        ``median``, ``p95`` (or whatever the share is) and ``max`` in px; the last is ``"inf"`` where joints lie behind
+        the camera.
 
     Raises
     ------
@@ -89,7 +95,7 @@ def measure_reprojection(
     return require_near(path, distance[compared], bound, share, "px")
 
 
-def require_near(path: Path, distance: Floats, bound: float, share: float, unit: str) -> dict[str, float]:
+def require_near(path: Path, distance: Floats, bound: float, share: float, unit: str) -> Figures:
     """Refuse distances (N,) of projected joints from the release's 2D joints unless `share` are within `bound`.
 
     Returns median, the quantile that `share` names, and maximum; nothing where there are no distances.
@@ -109,10 +115,10 @@ def require_near(path: Path, distance: Floats, bound: float, share: float, unit:
             ", ".join(f"{name} {value:.4g} {unit}" for name, value in figures.items()),
             "The camera and the joints don't belong together; copy or unpack the files again from the release.",
         )
-    return {name: round(value, 6) for name, value in figures.items() if np.isfinite(value)}
+    return {name: round(value, 6) if np.isfinite(value) else str(value) for name, value in figures.items()}
 
 
-def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> dict[str, float]:
+def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> Figures:
     """Units, sides and handedness of bodies in camera coordinates.
 
     Parameters
@@ -129,12 +135,12 @@ def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> dic
     -------
     dict
         ``leg_m``: median length of thighs and shanks; ``sides`` and ``front``: the shares of frames in which
-        shoulders and hips agree on what is right, and the face is in front.
+        shoulders and hips agree on what is right, and the face is in front. `doubts` puts low ones into words.
 
     Raises
     ------
     DatasetError
-        When legs aren't a person's (units), when shoulders and hips disagree in half of the frames (left and
+        When legs aren't a person's (units), when shoulders and hips agree in less than SIDES of the frames (left and
         right legs exchanged), or when faces look backwards in half of them (mirrored).
     """
     front = joints[:, 9] - joints[:, 8] if front is None else front
@@ -154,9 +160,9 @@ def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> dic
     hips = joints[:, at("right_hip")] - joints[:, at("left_hip")]
     shoulders = joints[:, at("right_shoulder")] - joints[:, at("left_shoulder")]
     sides = float(((shoulders * hips).sum(-1) > 0).mean())
-    if sides < 0.5:
+    if sides < SIDES:
         raise DatasetError(
-            f"Right shoulder and right hip are on the same side of the bodies in {path}.",
+            f"Right shoulder and right hip are on the same side of the bodies in {path}, in {SIDES:.0%} of the frames.",
             f"in {sides:.0%} of the frames",
             "Left and right legs are exchanged, so these aren't the release's joints in its order.",
         )
@@ -169,3 +175,9 @@ def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> dic
             "Bodies are mirrored, so the camera's axes or the joints aren't the release's.",
         )
     return {"leg_m": round(legs, 4), "sides": round(sides, 4), "front": round(ahead, 4)}
+
+
+def doubts(body: Figures) -> list[str]:
+    """What of `measure_body`'s figures is odd but can be, as sentences."""
+    sides = float(body.get("sides", 1))
+    return [f"shoulders and hips agree on what is right in {sides:.0%} of the frames"] if sides < SIDES_DOUBTED else []

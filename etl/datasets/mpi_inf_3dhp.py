@@ -23,9 +23,12 @@ Joints are stored in H36M_17's order. MMPose's own files keep the release's orde
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -36,7 +39,7 @@ from numpy.typing import NDArray
 from etl.datasets.base import Sequence, select
 from etl.datasets.checks import COPY_AGAIN, require_folder, require_known
 from etl.datasets.frames import Media
-from etl.datasets.geometry import measure_body, measure_reprojection
+from etl.datasets.geometry import doubts, measure_body, measure_reprojection
 from etl.datasets.mpi_inf_3dhp_annotations import ACTIVITIES, read_annotations, read_test_annotations
 from etl.datasets.mpi_inf_3dhp_calibration import read_calibration, read_test_calibration
 from etl.datasets.rows import choose_rows, measure_media, picture_size, require_size, step_between
@@ -105,8 +108,8 @@ class MpiInf3DHP:
     camera_set : {"vnect", "chest", "all"}
         Cameras of the training set.
     hz : int, optional
-        Rows a second of the training set, whose videos have 25 or 50; by default all, as MMPose. The test set is
-        always whole: the release doesn't state its rates.
+        Rows a second of the training set, whose videos have 25 or 50; by default all, as MMPose. With 50, sequences
+        that have 25 are refused, each by itself. The test set is always whole: the release doesn't state its rates.
     subjects, actions, cameras : sequence of str, optional
         Subset of ``S1`` to ``S8`` and ``TS1`` to ``TS6``; of ``Seq1``, ``Seq2`` and ``Test``; of ``0`` to ``13``,
         within the camera set (the test set's one camera is ``0``).
@@ -129,8 +132,8 @@ class MpiInf3DHP:
         require_known("subject", self.subjects, [*sorted({subject for subject, _ in FRAMES}), *TEST_SUBJECTS])
         require_known("action", self.actions, ("Seq1", "Seq2", TEST_ACTION))
         require_known(f"camera of the set {self.camera_set!r}", self.cameras, map(str, CAMERA_SETS[self.camera_set]))
-        for rate in (25.0, 50.0):
-            step_between(rate, self.hz)
+        if self.hz != 50:  # which some sequences have, and `annotate` refuses the others
+            step_between(50.0, self.hz)
         found = [*self._train(root), *self._test(root)]
         if not found:
             raise DatasetError(
@@ -206,7 +209,7 @@ class MpiInf3DHP:
             imgname=(f"{key.subject}_{key.action}_Cam{key.camera}" if train else key.subject) + "_{number:06d}.jpg",
             joint_source=f"MPI-INF-3DHP annot2 and annot3, 17 of {28 if train else 17} joints",
             provenance={
-                "notes": [*truth.notes, *notes, *left_out],
+                "notes": [*truth.notes, *notes, *left_out, *doubts(truth.checks.get("body", {}))],
                 "checks": truth.checks,
                 "mmpose_order": list(H36M_TO_MPI_INF_3DHP_17),
             },
@@ -358,9 +361,24 @@ def _home(root: Path, homes: SequenceOf[str], folder: str) -> str | None:
 
 
 def _images(root: Path, places: SequenceOf[tuple[str, str]], names: dict[str, str]) -> Media | None:
-    """The first layout of extracted images of which there is the first or the second image."""
+    """The first layout of extracted images of which there is any image."""
     for folder, pattern in places:
         media = Media("images", folder.format(**names).lstrip("/"), pattern.format(**names), first=1)
-        if any(media.image_path(root, number).is_file() for number in (0, 1)):
+        if media.image_path(root, 0).is_file() or media.pattern in _patterns(root / media.path):
             return media
     return None
+
+
+def _patterns(folder: Path) -> frozenset[str]:
+    """Names of the images in a folder, with their numbers as in TRAIN_IMAGES; none where there is no folder."""
+    try:
+        return _list_patterns(folder, folder.stat().st_mtime_ns)
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=16)
+def _list_patterns(folder: Path, mtime_ns: int) -> frozenset[str]:
+    # A flat folder has a million images of all sequences, so each folder is listed once.
+    with os.scandir(folder) as entries:
+        return frozenset(re.sub(r"\d{6}(?=\.jpg$)", "{number:06d}", entry.name) for entry in entries)

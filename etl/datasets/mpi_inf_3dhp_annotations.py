@@ -27,7 +27,8 @@ def read_annotations(path: Path, camera: int) -> tuple[Floats, Floats]:
     Raises
     ------
     DatasetError
-        When the file isn't MATLAB v5, or its cells aren't 14 finite arrays of 56 and 84 columns.
+        When the file isn't MATLAB v5, its cells aren't 14 finite arrays of 56 and 84 columns, or it numbers cameras or
+        frames otherwise than by their place.
     """
     stat = path.stat() if path.is_file() else None
     cells = _read_cells(path, stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0)
@@ -40,12 +41,34 @@ def read_annotations(path: Path, camera: int) -> tuple[Floats, Floats]:
 def _read_cells(path: Path, size: int, mtime_ns: int) -> dict[str, list[Any]]:
     """Cells of all cameras: the file is read whole, 200 MB at most, and serves the sequence's next cameras too."""
     cells = {}
-    for name, value in read_mat(path, ("annot2", "annot3")).items():
+    values = read_mat(path, ("annot2", "annot3"), ("cameras", "frames"))
+    require_places(path, values.pop("cameras", None), values.pop("frames", None))
+    for name, value in values.items():
         if value.dtype != object or value.size != CAMERAS:
             found = f"{value.dtype} of shape {value.shape}"
             raise DatasetError(f"{name!r} of {path} is a cell of {CAMERAS} arrays.", found, COPY_AGAIN)
         cells[name] = list(value.reshape(-1))
     return cells
+
+
+def require_places(path: Path, cameras: NDArray[Any] | None, frames: NDArray[Any] | None) -> None:
+    """Refuse an ``annot.mat`` whose cells aren't cameras 0 to 13 in order, or whose rows aren't frame after frame.
+
+    Cells and rows are taken by their place, so these two variables, where they are there, have to say the same. Frames
+    count from 0 or 1, and may be one list or, in a cell, one a camera.
+    """
+    if cameras is not None:
+        numbers = require_array(path, "cameras", cameras.reshape(-1), ("N",), "number")
+        if numbers.tolist() != list(range(CAMERAS)):
+            raise DatasetError(f"'cameras' of {path} is 0 to {CAMERAS - 1}.", f"{numbers.tolist()}", COPY_AGAIN)
+    lists = [] if frames is None else list(frames.reshape(-1)) if frames.dtype == object else [frames]
+    for each in lists:
+        numbers = require_array(path, "frames", np.reshape(each, -1), ("N",), "number")
+        expected = np.arange(len(numbers)) + (numbers[0] == 1)
+        odd = np.flatnonzero(numbers != expected)
+        if len(odd):
+            found = f"{numbers[odd[0]]} at row {odd[0]}, and {len(odd)} of {len(numbers)} differ"
+            raise DatasetError(f"'frames' of {path} counts frame after frame, from 0 or 1.", found, COPY_AGAIN)
 
 
 def read_test_annotations(path: Path) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.integer]]:

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from etl.datasets.base import Sequence, select
 from etl.datasets.checks import COPY_AGAIN, require_array, require_folder, require_key, require_known
 from etl.datasets.frames import Media
-from etl.datasets.geometry import measure_body, require_middle, require_near, require_rotation
+from etl.datasets.geometry import doubts, measure_body, require_middle, require_near, require_rotation
 from etl.datasets.rows import choose_rows, measure_media, picture_size
 from etl.datasets.unpickle import read_pickle
 from etl.errors import DatasetError
@@ -129,6 +129,8 @@ class ThreeDPW:
         pixels = camera.project(points)
         visible: NDArray[np.bool_] = np.isfinite(pixels).min(-1)
         usable = (raw.campose_valid & detected(raw.poses2d))[:, frames].reshape(-1) & visible.min(-1)
+        posed = raw.campose_valid[:, frames].reshape(-1)
+        poses = np.where(posed[:, None, None], np.tile(raw.cam_poses[frames], (people, 1, 1)), np.nan)
         return annotation.build(
             sequence.key,
             frame_number=np.tile(frames, people),
@@ -137,6 +139,8 @@ class ThreeDPW:
             keypoints_2d=pixels,
             keypoints_3d=points,
             visibility=visible.astype(np.float32),
+            camera_rotation=poses[:, :3, :3],
+            camera_translation=poses[:, :3, 3],
             camera=camera,
             split=sequence.split,
             release_name=sequence.release_name,
@@ -146,7 +150,7 @@ class ThreeDPW:
             media_rate_hz=RATE_HZ,
             imgname=f"{sequence.release_name}/image_{{frame:05d}}.jpg",
             joint_source=JOINT_SOURCE,
-            provenance={"notes": [*notes, *left_out, *size_notes], "checks": checks},
+            provenance={"notes": [*notes, *left_out, *size_notes, *doubts(checks["body"])], "checks": checks},
         )
 
 

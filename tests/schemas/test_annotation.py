@@ -41,6 +41,18 @@ def test_half_a_ground_truth_is_refused(given: str, words: str) -> None:
         )
 
 
+def test_a_moving_camera_has_rotation_and_translation() -> None:
+    ds = annotation.mock(frames=2)
+    ds["camera_rotation"] = (("frame", "camera_axis", "world_axis"), np.tile(np.eye(3), (2, 1, 1)))
+    with pytest.raises(SchemaError, match="'camera_translation'"):
+        annotation.validate(ds)
+    ds["camera_translation"] = (("frame", "camera_axis"), np.zeros((2, 3), np.float32))
+    with pytest.raises(SchemaError, match="'camera_translation' is float64"):
+        annotation.validate(ds)
+    ds["camera_translation"] = ds["camera_translation"].astype(np.float64)
+    assert annotation.validate(ds) is ds
+
+
 def test_boxes_are_mmposes() -> None:
     xy = np.zeros((1, 17, 2))
     xy[0, :, 0] = np.linspace(100, 300, 17)

@@ -199,6 +199,31 @@ def test_rows_end_with_the_shorter_of_poses_and_video(tmp_path, frames, rows, no
     assert note in json.loads(ds.attrs["provenance"])["notes"][0]
 
 
+@pytest.mark.parametrize(("size", "refused"), [(SIZE, False), (64, True), (128, True)])
+def test_resized_videos_are_refused(tmp_path, size, refused):
+    write(tmp_path, frames=None)
+    video(raw_fit3d.video_path(tmp_path, "s03", "squat", "50591643"), POSES, size)
+    reader = Fit3D(tmp_path)
+    [sequence] = reader.sequences()
+    if not refused:
+        assert reader.annotate(sequence).sizes["frame"] == 4
+        return
+    with pytest.raises(DatasetError, match=f"middle of frames of {size}x{size}"):
+        reader.annotate(sequence)
+
+
+def test_rows_behind_the_camera_are_not_usable(tmp_path):
+    joints = imar_25(world())
+    towards = np.array(PLACES["50591643"]) - [0.05, 0.0, 0.95]
+    joints[2] += 3 * towards
+    write(tmp_path, joints=joints)
+    reader = Fit3D(tmp_path, hz=50)
+    ds = reader.annotate(reader.sequences()[0])
+    assert ds["valid_annotation"].values.tolist() == [n != 2 for n in range(POSES)]
+    assert np.isnan(ds["keypoints_2d"].values[2]).all()
+    assert (ds["keypoints_3d"].values[2, :, 2] < 0).all()
+
+
 @pytest.mark.parametrize(("frames", "refused"), [(8, False), (4, False), (2, True)])
 def test_the_early_release_with_four_poses_a_frame_is_refused_by_name(tmp_path, frames, refused):
     write(tmp_path, frames=frames)

@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from etl.datasets.geometry import measure_body, measure_reprojection, require_near, require_rotation
+from etl.datasets.geometry import doubts, measure_body, measure_reprojection, require_near, require_rotation
 from etl.errors import DatasetError
 from schemas.camera import Camera
 from tests.etl.datasets.people import looking_at, moved, people
@@ -54,6 +55,21 @@ def test_a_minority_of_odd_poses_is_no_fault():
     assert measure_body(PATH, joints)["front"] == pytest.approx(5 / 9, abs=1e-3)
 
 
+@pytest.mark.parametrize(("exchanged", "refused", "noted"), [(0, False, False), (1, False, True), (3, True, False)])
+def test_sides_that_disagree_now_and_then_are_noted_and_more_is_refused(exchanged, refused, noted):
+    joints = bodies()  # 9 of them
+    legs_first = joints[:, [0, 4, 5, 6, 1, 2, 3, *range(7, 17)]]
+    joints[:exchanged] = legs_first[:exchanged]
+    if refused:
+        with pytest.raises(DatasetError, match="in 80% of the frames") as caught:
+            measure_body(PATH, joints)
+        assert caught.value.found == "in 67% of the frames"
+        return
+    found = doubts(measure_body(PATH, joints))
+    assert found == (["shoulders and hips agree on what is right in 89% of the frames"] if noted else [])
+    assert doubts({}) == []
+
+
 def test_what_is_ahead_can_be_told_otherwise():
     joints = bodies()
     back = joints[:, 8] - joints[:, 9]
@@ -78,6 +94,15 @@ def test_points_behind_the_camera_count_as_far_off():
     with pytest.raises(DatasetError, match="within") as caught:
         measure_reprojection(PATH, CAMERA, -points, pixels, 100.0)
     assert "inf" in caught.value.found
+
+
+def test_an_infinite_distance_stays_in_the_record():
+    points = bodies(2).reshape(-1, 3)
+    pixels = points[:, :2] / points[:, 2:] * 1000 + 500
+    points[5, 2] = -1
+    figures = measure_reprojection(PATH, CAMERA, points, pixels, 1.0)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == {"median": 0.0, "p95": 0.0, "max": "inf"}
+    assert float(figures["max"]) == np.inf
 
 
 def test_pairs_that_are_not_finite_are_not_compared():

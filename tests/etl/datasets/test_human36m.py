@@ -290,6 +290,22 @@ def test_wrong_geometry_is_refused(tmp_path: Path, kind: str) -> None:
         reader.annotate(sequence)
 
 
+@pytest.mark.parametrize(("off", "refused"), [(0.02, False), (0.2, True)])
+def test_2d_joints_that_the_exact_projection_misses_are_refused(tmp_path: Path, off: float, refused: bool) -> None:
+    metadata = write_release(tmp_path)
+    points = write_sequence(tmp_path, "S1", "Walking", 1, CAMERA, video=None)
+    reader = Human36M(tmp_path)
+    (sequence,) = reader.sequences()
+    pixels = metadata.cameras["S1", CAMERA].project(points) + np.array([off, 0])
+    write_poses(tmp_path / sequence.files["poses_2d"], spread(pixels))
+    if refused:
+        with pytest.raises(DatasetError, match=r"95% within 0\.05 px"):
+            reader.annotate(sequence)
+        return
+    checks = json.loads(reader.annotate(sequence).attrs["provenance"])["checks"]
+    assert checks["projection_px"]["max"] == pytest.approx(off, abs=1e-3)
+
+
 @pytest.mark.parametrize("what", ["nothing", "a file", "wrong layout"])
 def test_a_wrong_folder_is_refused(tmp_path: Path, what: str) -> None:
     root = tmp_path / "h36m"

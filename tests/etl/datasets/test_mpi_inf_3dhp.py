@@ -7,6 +7,7 @@ import simplejpeg
 
 from etl.datasets import mpi_inf_3dhp_annotations
 from etl.datasets.mpi_inf_3dhp import CAMERA_SETS, FRAMES, MpiInf3DHP
+from etl.datasets.rows import picture_size
 from etl.demo.raw_joints import facing
 from etl.demo.raw_media import write_video
 from etl.errors import DatasetError
@@ -15,7 +16,7 @@ from schemas.skeletons import H36M_17
 from schemas.skeletons_raw import (
     H36M_TO_MPI_INF_3DHP_17,
 )
-from tests.etl.datasets.mpi_inf_3dhp_raw import SIZE, TRAIN_K, by_key, extrinsics, write_train
+from tests.etl.datasets.mpi_inf_3dhp_raw import SIZE, TRAIN_K, by_key, extrinsics, write_test, write_train
 from tests.etl.datasets.people import moved, pinhole
 
 
@@ -115,6 +116,19 @@ def test_rates_of_25_and_50(tmp_path, action, hz, rows, rate):
     assert ds.attrs["rate_hz"] == rate
 
 
+def test_a_rate_that_a_sequence_lacks_is_its_own_fault(tmp_path):
+    for action in ("Seq1", "Seq2"):
+        write_train(tmp_path, action=action)
+    write_test(tmp_path)
+    reader = MpiInf3DHP(tmp_path, hz=50, cameras=["0"])
+    found = by_key(reader)
+    assert reader.annotate(found["S1", "Seq2", "0"]).sizes["frame"] == 8
+    assert reader.annotate(found["TS1", "Test", "0"]).sizes["frame"] == 8
+    with pytest.raises(DatasetError, match="media, 25 Hz") as caught:
+        reader.annotate(found["S1", "Seq1", "0"])
+    assert caught.value.found == "50 Hz"
+
+
 def test_rows_beyond_the_stated_frames_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setitem(FRAMES, ("S1", "Seq1"), 5)
     write_train(tmp_path, videos={0: 8})
@@ -164,6 +178,22 @@ def test_extracted_images_of_the_training_set(tmp_path, pattern):
     sequence = by_key(reader)["S1", "Seq1", "0"]
     assert sequence.media.image_path(tmp_path, 0) == tmp_path / pattern.format(1)
     assert reader.annotate(sequence).sizes["frame"] == 6
+
+
+def test_images_of_a_flat_folder_are_found_whatever_the_first(tmp_path):
+    write_train(tmp_path)
+    (tmp_path / "images").mkdir()
+    jpeg = simplejpeg.encode_jpeg(np.zeros((SIZE, SIZE, 3), np.uint8))
+    for name in ("S1_Seq1_Cam4_000001.jpg", "S1_Seq1_Cam0_000005.jpg", "S1_Seq1_Cam0_000007.jpg", "readme.txt"):
+        (tmp_path / "images" / name).write_bytes(jpeg)
+    reader = MpiInf3DHP(tmp_path)
+    found = by_key(reader)
+    assert found["S1", "Seq1", "0"].media.path == "images"
+    assert found["S1", "Seq1", "4"].media.path == "images"
+    assert found["S1", "Seq1", "1"].media.kind == "video"
+    ds = reader.annotate(found["S1", "Seq1", "0"])
+    assert ds.sizes["frame"] == 7  # those without an image are listed when they are decoded
+    assert picture_size(tmp_path, found["S1", "Seq1", "0"].media) == (SIZE, SIZE)
 
 
 def test_resized_videos_are_refused(tmp_path):

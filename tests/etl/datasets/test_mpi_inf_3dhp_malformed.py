@@ -37,6 +37,11 @@ TRAIN_FAULTS = {
     "empty": ({"annot2": cells(np.zeros((0, 56)))}, r"shape \(F, 56\)", r"\(0"),
     "nan": ({"annot3": cells(hole((8, 84), 5, 7))}, "finite everywhere", r"\(5, 7\)"),
     "text": ({"annot2": cells("none")}, "shape|dtype", "U|1,"),
+    "cameras from 1": ({"cameras": np.arange(1, 15)}, "'cameras'.* is 0 to 13", r"\[1, 2, .*14\]"),
+    "camera missing": ({"cameras": np.arange(13)}, "'cameras'.* is 0 to 13", "12]"),
+    "frame missing": ({"frames": np.array([[0, 1, 2, 4, 5, 6, 7, 8]]).T}, "frame after frame", "4 at row 3.*5 of 8"),
+    "frames from 3": ({"frames": np.arange(3, 11)}, "frame after frame, from 0 or 1", "3 at row 0"),
+    "frames by camera": ({"frames": cells(np.arange(8)[::-1])}, "frame after frame", "7 at row 0"),
 }
 
 
@@ -47,6 +52,14 @@ def test_malformed_training_annotations(tmp_path, name):
     path = tmp_path / "S1" / "Seq1" / "annot.mat"
     spoil_mat(path, **changes)
     refused(tmp_path, path, rule, found)
+
+
+@pytest.mark.parametrize("frames", [None, np.arange(8)[:, None], np.arange(1, 9)[None], cells(np.arange(1, 9.0))])
+def test_frames_count_from_0_or_1(tmp_path, frames):
+    write_train(tmp_path)
+    spoil_mat(tmp_path / "S1" / "Seq1" / "annot.mat", frames=frames, cameras=None)
+    reader = MpiInf3DHP(tmp_path)
+    assert reader.annotate(reader.sequences()[0]).sizes["frame"] == 8
 
 
 def refused(root, path, rule, found):

@@ -44,6 +44,19 @@ def test_images_of_the_test_set_and_their_count(tmp_path, pattern):
     assert reader.annotate(sequence).sizes["frame"] == 5
 
 
+def test_images_that_do_not_begin_at_the_first_are_found(tmp_path):
+    write_test(tmp_path, pattern="TS1_{:06d}.jpg")
+    for number in (1, 2, 3):
+        (tmp_path / f"mpi_inf_3dhp_test_set/TS1/imageSequence/TS1_{number:06d}.jpg").unlink()
+    reader = MpiInf3DHP(tmp_path)
+    [sequence] = reader.sequences()
+    assert sequence.media.pattern == "TS1_{number:06d}.jpg"
+    assert sequence.media.image_path(tmp_path, 3).is_file()
+    ds = reader.annotate(sequence)
+    assert ds.sizes["frame"] == FRAMES_HERE
+    assert annotation.camera_of(ds).width == 2048
+
+
 @pytest.mark.parametrize("home", ["mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set", "test"])
 def test_other_places_of_the_test_set(tmp_path, home):
     write_test(tmp_path / "elsewhere")

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 
 from etl.datasets.threedpw import ThreeDPW, sequence_key, sequence_name
@@ -83,6 +84,27 @@ def test_two_people_become_two_rows_a_frame_in_camera_coordinates(tmp_path, intr
     provenance = json.loads(ds.attrs["provenance"])
     assert provenance["notes"] == []
     assert provenance["checks"]["distance_from_detections"]["p50"] < 1e-6
+
+
+def test_world_coordinates_can_be_had_again(tmp_path):
+    valid = np.ones((2, FRAMES), bool)
+    valid[1, 2] = False
+    write(tmp_path, count=2, campose_valid=valid)
+    reader = ThreeDPW(tmp_path)
+    reader.annotate(reader.sequences()[0]).to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    with xr.open_dataset(tmp_path / "a.nc", engine="netcdf4") as ds:
+        annotation.validate(ds)
+        rotation, translation = ds["camera_rotation"].values, ds["camera_translation"].values
+        points = ds["keypoints_3d"].values
+    assert rotation.shape == (2 * FRAMES, 3, 3)
+    unknown = np.isnan(rotation).all((1, 2))
+    assert unknown.tolist() == np.isnan(translation).all(1).tolist() == [n == FRAMES + 2 for n in range(2 * FRAMES)]
+    # X_w = Rᵀ (X_c − t)
+    found = np.einsum("fji,fnj->fni", rotation, points - translation[:, None])
+    assert np.ptp(translation[:FRAMES], axis=0).max() > 0.01  # it moves
+    hips = [H36M_17.index(f"{side}_hip") for side in ("left", "right")]
+    bodies = world(2)[0].reshape(-1, 17, 3)
+    np.testing.assert_allclose(found[~unknown][:, hips], bodies[~unknown][:, hips], atol=1e-9)
 
 
 def test_sides_and_front_survive_the_way_through_the_camera(tmp_path):
