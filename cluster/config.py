@@ -274,7 +274,11 @@ class ClusterConfig(_Frozen):
     workers: PositiveInt | None = Field(None, description="None: one a core or GPU; on SLURM one job")
     minimum: int = Field(0, ge=0, description="of an adaptive cluster")
     maximum: PositiveInt | None = Field(None, description="makes the cluster adaptive")
-    threads_per_worker: PositiveInt = Field(1, description="compute threads of a local worker; on SLURM slurm.cpus")
+    threads_per_worker: PositiveInt | None = Field(
+        None,
+        description="compute threads of a local worker; None: one, or with GPUs its share of the cores; on SLURM "
+        "slurm.cpus",
+    )
     memory: Memory | None = Field(None, description="of a local worker, restarted above it; None: no limit")
     dashboard: bool | Dashboard = Field(True, description="true: a free port of 127.0.0.1")
     worker_ttl: PositiveInt = Field(60, description="seconds without a heartbeat after which a worker is given up")

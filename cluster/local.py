@@ -55,7 +55,10 @@ class LocalWorkers(LocalCluster):
                 )
         self.config = config
         self.limit = len(self._gpus) or None
-        environment = settings.environment(config.threads_per_worker)
+        self.threads = config.threads_per_worker or self._share_of_cores()
+        environment = settings.environment(self.threads)
+        if wanted == "none":
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # networks that look for a GPU themselves mustn't find one
         pages = config.dashboard_address is not None
         dask_settings = settings.scheduler(config.worker_ttl, pages=pages)
         dask_settings["distributed.nanny.pre-spawn-environ"] = environment
@@ -86,7 +89,13 @@ class LocalWorkers(LocalCluster):
     @property
     def default_workers(self) -> int:
         """How many workers this machine bears: one a GPU, or one for each `threads_per_worker` cores."""
-        return self.limit or max(1, cores() // self.config.threads_per_worker)
+        return self.limit or max(1, cores() // self.threads)
+
+    def _share_of_cores(self) -> int:
+        """Threads of a worker where nobody says: those with a GPU have the cores for themselves, to decode for it."""
+        if self.limit is None:
+            return 1
+        return max(1, cores() // min(self.config.workers or self.config.maximum or self.limit, self.limit))
 
     def new_worker_spec(self) -> dict[Any, Any]:
         """Name and specification of the next worker; with GPUs, on one that no other worker has."""

@@ -98,6 +98,11 @@ class AugliftModels:
         return self.pose.channels, self.depth.channels
 
     @property
+    def on_device(self) -> bool:
+        """See `etl.models.base.OnDevice`."""
+        return any(part.runtime.device.type != "cpu" for part in (self.detector, self.pose, self.depth))
+
+    @property
     def halvings(self) -> dict[str, int]:
         """How often the batch of each network was halved because memory ran out."""
         return {name: getattr(self, name).batches.halvings for name in ("detector", "pose", "depth")}

@@ -277,6 +277,16 @@ class MapSource(Protocol):
         ...
 
 
+@runtime_checkable
+class OnDevice(Protocol):
+    """A model set that may compute elsewhere than on the processor."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether any network computes on a GPU, so that frames can be decoded meanwhile at no cost to it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Description:
     """What whoever plans a run must know of a set, for which it needn't be built.

@@ -31,7 +31,7 @@ from etl.config import EstimateSettings, ModelSettings, to_json
 from etl.datasets.frames import Media, read_ahead
 from etl.errors import ModelError
 from etl.models import registry
-from etl.models.base import Description, Frame, ModelSet
+from etl.models.base import Description, Frame, ModelSet, OnDevice
 from etl.partition import Partition, Receipt, digest
 from etl.shelf import once_visible
 from etl.space import once_there_is_space
@@ -192,7 +192,7 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     decoders, pace = _decoders(), Pace()
     keeper = None if maps_path is None else maps.Keeper.of(rows, models, estimator.settings.embeddings)
     ds = estimate_rows(
-        rows, models, estimator, threads=decoders.count, ahead=decoders.limit > 1, pace=pace, keeper=keeper
+        rows, models, estimator, threads=decoders.count, ahead=reads_ahead(models), pace=pace, keeper=keeper
     )
     decoders.learn(partition.frames, pace)
     origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
@@ -219,6 +219,11 @@ def _finished(partition: Partition, store: FeatureStore) -> Receipt | None:
         with contextlib.suppress(ValueError, OSError, KeyError):
             return inspect(partition, store)
     return None
+
+
+def reads_ahead(models: ModelSet) -> bool:
+    """Whether frames are decoded while the models work: where they leave this process a processor for it."""
+    return _decoders().limit > 1 or (isinstance(models, OnDevice) and models.on_device)
 
 
 @functools.lru_cache(maxsize=1)

@@ -130,6 +130,33 @@ def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(str(answer["CUDA_VISIBLE_DEVICES"]) for answer in found.values()) == ["2", "5"]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "chosen", "threads"),
+    [
+        ("2,5", ClusterConfig(), 6),
+        ("2,5", ClusterConfig(workers=1), 12),
+        ("2,5", ClusterConfig(workers=8), 6),  # there is one a GPU at most
+        ("2,5", ClusterConfig(maximum=2), 6),
+        ("2,5", ClusterConfig(threads_per_worker=3), 3),
+        (",".join(map(str, range(16))), ClusterConfig(), 1),
+        ("2,5", ClusterConfig(local=LocalConfig(gpus="none")), 1),
+        ("", ClusterConfig(local=LocalConfig(gpus="none")), 1),
+    ],
+)
+def test_workers_with_a_gpu_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, gpus: str, chosen: ClusterConfig, threads: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(local, "cores", lambda: 12)
+    with local.LocalWorkers(chosen, uses_gpu=True) as started:
+        [spec] = started.new_worker_spec().values()
+        found = spec["options"]["env"]
+        assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == str(threads)
+        hidden = chosen.local.gpus == "none"
+        assert (found["CUDA_VISIBLE_DEVICES"] == "") == hidden
+        assert started.default_workers == (12 if hidden else len(gpus.split(",")))
+
+
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ClusterError, match="GPU"):

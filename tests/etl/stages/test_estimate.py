@@ -202,12 +202,28 @@ def test_batched() -> None:
     assert list(batched(range(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
-@pytest.mark.parametrize(("limit", "ahead"), [(1, False), (2, True)])
-def test_a_worker_with_one_processor_decodes_between_batches(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, ahead: bool
+class Elsewhere(FakeModels):
+    """On a GPU, as it were, or beside one."""
+
+    def __init__(self, on_device: bool) -> None:
+        super().__init__()
+        self.on_device = on_device
+
+
+@pytest.mark.parametrize(
+    ("limit", "models", "ahead"),
+    [
+        (1, FakeModels(), False),
+        (2, FakeModels(), True),
+        (1, Elsewhere(on_device=True), True),
+        (1, Elsewhere(on_device=False), False),
+    ],
+)
+def test_a_worker_with_one_processor_decodes_between_batches_unless_its_models_leave_it_alone(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, models: FakeModels, ahead: bool
 ) -> None:
     estimator, parts = make(tmp_path, annotated())
-    models, decoders = FakeModels(), set()
+    decoders = set()
 
     def noted(*arguments: Any, **options: Any) -> Iterator[Any]:
         for frame in decode(*arguments, **options):

@@ -16,7 +16,7 @@ pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
 from etl.errors import ModelError  # noqa: E402
 from etl.models import auglift, catalog, depth_anything_weights, embedding, openmmlab, registry  # noqa: E402
-from etl.models.base import ArrayDepth, Detections, Frame  # noqa: E402
+from etl.models.base import ArrayDepth, Detections, Frame, OnDevice  # noqa: E402
 from etl.models.depth_anything import DepthEstimator  # noqa: E402
 from etl.models.geometry import apply  # noqa: E402
 from etl.models.rtmdet import PersonDetector  # noqa: E402
@@ -208,6 +208,15 @@ def test_identity_is_what_changes_values_and_nothing_else(models: auglift.Auglif
         base.model_copy(update={"depth_batch": 3, "device": "auto"}), models.detector, models.pose, models.depth, {}
     )
     assert faster.identity == identity
+
+
+def test_a_network_on_a_gpu_leaves_the_processor_to_decode(
+    models: auglift.AugliftModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(models, OnDevice)
+    assert not models.on_device
+    monkeypatch.setattr(models.depth, "runtime", Runtime(torch.device("cuda")))
+    assert models.on_device
 
 
 def test_a_run_is_planned_with_what_will_be_built(models: auglift.AugliftModels, checkpoints: Any) -> None:
