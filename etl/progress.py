@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 
 class Reporter(Protocol):
@@ -80,9 +81,9 @@ class Terminal:
         if self.console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(finished_text=" "),
-                TextColumn("{task.description:<9}"),
+                TextColumn("{task.description:<9}", markup=False),  # names and paths may hold brackets
                 BarColumn(bar_width=None),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 TimeElapsedColumn(),
                 console=self.console,
             )
@@ -101,7 +102,7 @@ class Terminal:
             self._bar.update(self._task, completed=self._done, text=text)
         elif time.monotonic() - self._last_line >= self.interval:
             self._last_line = time.monotonic()
-            self.console.print(f"{self._title}: {text}", highlight=False, soft_wrap=True)
+            self.console.print(f"{self._title}: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def _text(self) -> str:
         seconds = time.monotonic() - self._begun
@@ -120,7 +121,8 @@ class Terminal:
     def finish(self, summary: str) -> None:
         """See Reporter."""
         self._stop_bar()
-        self.console.print(f"[bold]{self._title}[/bold]: {summary}", highlight=False, soft_wrap=True)
+        text = Text.assemble((self._title, "bold"), f": {summary}")
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """See Reporter."""

@@ -28,6 +28,7 @@ from etl.stages.zip64 import combine_crc, directory_entry, end_records, local_he
 
 Shapes = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
+PARTIAL, OLD = ".partial", ".old"  # endings of what is being written, and of what it is about to replace
 _FLUSH: Final = 128 * 2**20  # bytes after which the disk is told to begin
 
 
@@ -58,8 +59,8 @@ class ArrayWriter(ABC):
         self._unflushed = 0
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(path)
-        self._temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+            _clear_leftovers(path)
+        self._temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
         self.members: dict[str, Member] = {}
         try:
             for key, (shape, dtype) in shapes.items():
@@ -189,8 +190,9 @@ class ArrayFolder(ArrayWriter):
         sync_folder(self._temporary)
 
     def _replace(self) -> None:
-        # A folder can't be renamed onto a full one, so the old result makes way first.
-        old = self._temporary.with_suffix(".old")
+        # A folder can't be renamed onto a full one, so the old result makes way first. Whoever dies in between leaves
+        # it to the next writer, which puts it back.
+        old = self._temporary.with_suffix(OLD)
         if self.path.exists():
             if not self.path.is_dir() or any(p.suffix != ".npy" for p in self.path.iterdir()):
                 raise WorkspaceError(
@@ -266,16 +268,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what a killed process of this machine left behind while writing `path`."""
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a killed process of this machine left behind while writing `path`, or while replacing it.
+
+    The old result that had made way for a new one goes back to its place, if nothing is there.
+    """
     start = f".{path.name}.{socket.gethostname()}-"
-    for entry in path.parent.iterdir():
-        owner = entry.name.removeprefix(start).removesuffix(".partial")
-        if entry.name.startswith(start) and owner.isdigit() and not _is_running(int(owner)):
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+    for entry in list(path.parent.iterdir()):
+        owner = entry.name.removeprefix(start).removesuffix(entry.suffix)
+        ours = entry.name.startswith(start) and owner.isdigit() and entry.suffix in (PARTIAL, OLD)
+        if not ours or _is_running(int(owner)):
+            continue
+        if entry.suffix == OLD and not path.exists():
+            entry.rename(path)
+        elif entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _is_running(process: int) -> bool:

@@ -217,6 +217,43 @@ def test_leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, "out"])
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_whose_replacement_was_killed_halfway_comes_back(tmp_path, again):
+    path = tmp_path / "out"
+    with ArrayFolder(path, {"a": ((3,), "f8")}) as writer:
+        writer.write("a", 0, np.ones(3))
+    code = (
+        "import os, sys, pathlib, numpy; from etl.stages.npz import *\n"
+        "ArrayWriter._replace = lambda self: os.kill(os.getpid(), 9)  # the second of the two renames\n"
+        "with ArrayFolder(pathlib.Path(sys.argv[1]), {'a': ((3,), 'f8')}) as writer:\n"
+        "    writer.write('a', 0, numpy.zeros(3))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert not path.exists()
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".old", ".partial"]
+    writer = ArrayFolder(path, {"a": ((3,), "f8")})
+    assert load(path)["a"].tolist() == [1, 1, 1]  # at once, whatever becomes of the new one
+    if again:
+        writer.write("a", 0, np.full(3, 2.0))
+        writer.__exit__(None, None, None)
+    else:
+        writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert load(path)["a"].tolist() == [2.0 if again else 1.0] * 3
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_old_folder_goes_where_the_new_one_is_in_place(tmp_path):
+    path = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    old = tmp_path / f".out.{os.uname().nodename}-{done.stdout.strip()}.old"
+    for folder in (path, old):
+        folder.mkdir()
+    with ArrayFolder(path, {"a": ((1,), "f8")}) as writer:
+        assert not old.exists()
+        writer.write("a", 0, np.zeros(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("writer_class", WRITERS)
 def test_a_full_disk_is_said_beforehand(tmp_path, writer_class, monkeypatch):
     usage = namedtuple("usage", "total used free")
