@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from etl.hdf5 import opened, read_array, text_of
+from etl.hdf5 import DAMAGE, opened, read_array, text_of
 from etl.partition import Partition, Receipt
 from etl.partition_table import PartitionTable
 from etl.workspace import Workspace
@@ -93,7 +93,7 @@ def _frames(receipts: Iterable[Receipt], folder: Path, dataset: str) -> Iterator
             with opened(path) as file:
                 reasons = features.parse_failures(text_of(file.attrs["failures"]))
                 status, number, person = (read_array(file, name) for name in ("status", "frame_number", "person"))
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             reason = f"{path.name}: {error}; `xycd run --verify` estimates it again"
             yield _entry(key, "unreadable", reason, frame=path.name.partition("_")[0])
             continue

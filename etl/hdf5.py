@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 from xarray.backends.locks import HDF5_LOCK
+
+# What h5py, netCDF4 and xarray raise of a damaged file, by where the damage is.
+DAMAGE: Final = (OSError, ValueError, KeyError, RuntimeError, AttributeError)
 
 
 @contextmanager

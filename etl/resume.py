@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from etl.hdf5 import DAMAGE
 from etl.partition import Partition, Receipt, check_disjoint
 from etl.shelf import Shelf, may_be_late
 from etl.stages.estimate import inspect
@@ -84,7 +85,7 @@ def look_for_finished(
                 raise ValueError(f"{found} bytes, not {receipt.bytes}")
             elif verify and inspect(partition, store).sha256 != receipt.sha256:
                 raise ValueError("its checksum isn't the receipt's")
-        except (ValueError, OSError, KeyError) as error:
+        except DAMAGE as error:
             result.damaged.append(f"{partition.path}: {error}")
             result.todo.append(partition)
             continue
@@ -103,7 +104,7 @@ def _has_maps(partition: Partition, store: FeatureStore, ending: str, resume: Re
         try:
             inspect_maps(store.folder / path, partition.id, partition.rows)
             return True
-        except (ValueError, OSError, KeyError) as error:
+        except DAMAGE as error:
             resume.damaged.append(f"{path}: {error}")
     resume.unmapped[partition.id] = path
     return False

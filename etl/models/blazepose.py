@@ -12,30 +12,28 @@ measured and left out: 9.1 px instead of 8.8 px on rendered figures, the same on
 from __future__ import annotations
 
 import contextlib
-import difflib
-import math
 import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from etl.errors import ConfigError, ModelError
+from etl.errors import ModelError
 from etl.models import blazepose_decode as decode
 from etl.models import blazepose_depth as depth
 from etl.models import geometry, weights
 from etl.models.base import DepthField, Detections, Embeddings, Frame, Poses
 from etl.models.blazepose_people import Person, different
 from etl.models.blazepose_people import poses as to_poses
+from etl.models.blazepose_settings import Parameters, parse
 
 Floats = NDArray[np.float64]
-Tiles = Literal["auto", "always", "never"]
 
 DETECTOR_FILE: Final = "pose_detection.tflite"
 LANDMARK_FILE: Final = "pose_landmark_full.tflite"
@@ -55,62 +53,6 @@ _HEAT_MAPS: Final = (1, 64, 64, 39)  # the landmarks' own; they are read from th
 IMPLEMENTATION: Final = 2
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Every setting that can change a value.
-
-    Parameters
-    ----------
-    detector_score : float
-        Least score of the detector's proposals.
-    landmark_score : float
-        Least score by which the landmark network confirms a person.
-    suppression : float
-        Overlap above which the detector's boxes are one person's.
-    padding : float
-        Of the region that the landmark network sees, around the body's circle.
-    apart : float
-        Distance of the hips, relative to the body's circle, below which two people are one.
-    inside : float
-        Share of a box inside another's above which one found in a tile is a part of the other.
-    tiles : {"auto", "always", "never"}
-        Look for small people in overlapping tiles: where larger views show nobody for sure; in every frame; never.
-    sure_score : float
-        Score of the landmark network by which somebody is there for sure.
-    smallest : float
-        Height in px of the smallest person that tiles look for.
-    tile_ratio : float
-        Side of a tile, in heights of the person that it is for.
-    """
-
-    detector_score: float = 0.5
-    landmark_score: float = 0.5
-    suppression: float = 0.3
-    padding: float = 1.25
-    apart: float = 0.35
-    inside: float = 0.7
-    tiles: Tiles = "auto"
-    sure_score: float = 0.9
-    smallest: float = 80.0
-    tile_ratio: float = 3.5
-
-    def __post_init__(self) -> None:
-        if self.tiles not in ("auto", "always", "never"):
-            raise ConfigError("tiles is 'auto', 'always' or 'never'.", repr(self.tiles), "Choose one.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "tiles" and not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise ConfigError(f"{field.name} is a positive number.", repr(value), "Choose one.")
-            if field.name != "tiles":
-                object.__setattr__(self, field.name, float(value))  # 80 and 80.0 have one identity
-        if not (self.smallest >= 16 and self.tile_ratio >= 1):
-            raise ConfigError(
-                "Tiles look for people of 16 px and more, in tiles no smaller than they are.",
-                f"smallest = {self.smallest}, tile_ratio = {self.tile_ratio}",
-                "Raise them.",
-            )
-
-
 def build(options: Mapping[str, Any], cache: Path | None = None) -> BlazePose:
     """Build the set from options by name: `threads`, and the fields of `Parameters`.
 
@@ -121,17 +63,8 @@ def build(options: Mapping[str, Any], cache: Path | None = None) -> BlazePose:
     ModelError
         When the files are absent, damaged or can't be loaded.
     """
-    known = {"threads", *(field.name for field in fields(Parameters))}
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise ConfigError("The options of the set embedded are known.", repr(name), f"Did you mean {near[0]!r}?")
-    threads = options.get("threads", 1)
-    if not (isinstance(threads, int) and threads >= 1):
-        raise ConfigError("threads is a whole number from 1.", repr(threads), "Choose one.")
-    return BlazePose(
-        cache, threads=threads, parameters=Parameters(**{k: v for k, v in options.items() if k != "threads"})
-    )
+    threads, parameters = parse(options)
+    return BlazePose(cache, threads=threads, parameters=parameters)
 
 
 class BlazePose:
@@ -324,8 +257,9 @@ class _Network:
         self, path: Path, size: int, threads: int, scale: float, offset: float = 0.0, unused: tuple[int, ...] = ()
     ) -> None:
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _no_greeting():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"LiteRT loads {path.name}.", str(error), "Run `xycd models fetch`.") from error
         (taken,) = self._interpreter.get_input_details()

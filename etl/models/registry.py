@@ -38,6 +38,9 @@ class SetInfo:
         Names in `etl.models.weights.FILES`.
     needs : str
         The extra of the distribution whose packages it needs; "" for none.
+    options_module : str
+        Has ``parse(options)``, which raises what `build` would about the options, and is light. "" where another
+        module's ``check`` does.
     files_module : str
         For sets whose files depend on their options: has ``check(options, cache)`` and ``fetch(options, *, cache,
         source, progress)``, and is light. "" where `files` says it all.
@@ -56,6 +59,7 @@ class SetInfo:
     module: str
     files: tuple[str, ...] = ()
     needs: str = ""
+    options_module: str = ""
     files_module: str = ""
     identity_module: str = ""
     runtimes_module: str = ""
@@ -71,6 +75,7 @@ SETS: Final[dict[str, SetInfo]] = {
             "Apache-2.0",
             "etl.models.blazepose",
             ("pose_detection.tflite", "pose_landmark_full.tflite"),
+            options_module="etl.models.blazepose_settings",
         ),
         SetInfo(
             "auglift",
@@ -134,7 +139,8 @@ def check(name: str, *, cache: Path | None = None, **options: Any) -> None:
     Raises
     ------
     ConfigError
-        When the name is unknown, a factory can't be imported, or a runtime that is asked for isn't installed.
+        When the name or an option is unknown, an option is out of range, a factory can't be imported, or a runtime
+        that is asked for isn't installed.
     ModelError
         When a registered file is absent or damaged.
     """
@@ -142,6 +148,8 @@ def check(name: str, *, cache: Path | None = None, **options: Any) -> None:
         _factory(name, options)
         return
     info = _info(name)
+    if info.options_module:
+        importlib.import_module(info.options_module).parse(options)
     if info.files_module:
         importlib.import_module(info.files_module).check(options, cache)
     if info.runtimes_module:

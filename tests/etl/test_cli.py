@@ -69,6 +69,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["run", "h36m", "--root", ".", "--hz", "30"], "50, 25 or 10"),
         (["run", "folder", "--root", ".", "--subjects", "S1"], "'datasets.folder.subjects'"),
         (["run", "folder", "--root", ".", "--models", "embeded"], "embedded"),
+        (["run", "folder", "--root", ".", "--set", "models.options.threds=2"], "Did you mean 'threads'"),
         (["plan", "--config", "no.toml"], "No such file"),
         (["plan", "folder", "--root", ".", "--set", "estimate.batsh=3"], "did you mean 'batch'"),
     ],
@@ -116,7 +117,8 @@ def test_a_list_of_failures_is_written_to_a_new_folder(tmp_path: Path, xycd: Cal
 
 
 OF_A_WORKSPACE = (
-    ["query"], ["failures"], ["info"], ["status"], ["scale", "2"], ["stop"], ["logs"], ["report"], ["show", "S1/A/1/0", "3"],
+    ["query"], ["failures"], ["info"], ["status"], ["scale", "2"], ["stop"], ["logs"], ["report"],
+    ["show", "S1/A/1/0", "3"],
 )  # fmt: skip
 
 

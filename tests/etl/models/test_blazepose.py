@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -260,6 +262,12 @@ def test_identity_is_json_and_knows_every_parameter(models, embedded_weights):
 def test_options_are_checked(options, message, embedded_weights):
     with pytest.raises(ConfigError, match=message):
         build(options, embedded_weights)
+
+
+def test_litert_does_not_greet(embedded_weights):
+    code = "import sys; from etl.models.blazepose import build; build({}); print('said', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == "said\n"
 
 
 def test_absent_files(tmp_path):

@@ -53,6 +53,8 @@ def test_own_sets_may_describe_themselves():
     [
         ("embeded", {}, "Did you mean 'embedded'"),
         ("aug-lift", {}, "Did you mean 'auglift'"),
+        ("embedded", {"threds": 2}, "Did you mean 'threads'"),
+        ("embedded", {"tiles": "sometimes"}, "'always'"),
         ("nowhere.at_all:build", {}, "nowhere"),
         (f"{HERE}:Nobody", {}, "Nobody"),
         (f"{HERE}:NUMBER", {}, "can't be called"),
