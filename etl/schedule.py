@@ -78,8 +78,8 @@ def run_partitions(
     report : Reporter
         Gets the progress.
     tick : callable, optional
-        Called about once a second with the outcome so far and the number of partitions under way; true asks to
-        start no more partitions and to finish those that run.
+        Called about once a second, to the end, with the outcome so far and the number of partitions under way; true
+        asks to start no more partitions and to finish those that run.
     capacity : callable, optional
         How many workers there may be soon; by default those that are there.
     task : callable
@@ -97,6 +97,7 @@ def run_partitions(
     asked, expected = -math.inf, 1
     waiting = collections.deque(todo)
     running: dict[Future, Partition] = {}
+    last = _LastRound(client)
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: client.cancel(list(running)))
         stack.callback(lambda: _end_waiting(client, outcome))
@@ -122,10 +123,10 @@ def run_partitions(
                     _settle(future, partition, store, ledger, report, outcome)
             ledger.settle()
             _hear(inbox, ledger, store, report, outcome)
-            if tick is not None and not outcome.stopped and tick(outcome, len(running)):
+            if tick is not None and tick(outcome, len(running)):  # also after a stop: the user may want it now
                 outcome.stopped = True
-                _withdraw(client, running)
             if outcome.stopped:
+                last.withdraw(running)
                 _end_waiting(client, outcome)
     return outcome
 
@@ -215,10 +216,30 @@ def _settle(
         report.note(f"failed: {partition.key} frames {partition.first}-{partition.last}: {reason}")
 
 
-def _withdraw(client: Client, running: dict[Future, Partition]) -> None:
-    """Take back what no worker has begun; it stays to do for the next run."""
-    begun = {key for keys in client.processing().values() for key in keys}
-    queued = [future for future in running if future.key not in begun and not future.done()]
-    client.cancel(queued)
-    for future in queued:
-        del running[future]
+class _LastRound:
+    """What may still finish once the run is asked to stop: partitions that a worker had begun, while it has them.
+
+    The others are taken back, and stay to do for the next run; so does a partition whose worker is lost meanwhile,
+    for which there may never be another.
+    """
+
+    def __init__(self, client: Client, interval: float = 1.0) -> None:
+        self._client, self._interval = client, interval
+        self._begun: dict[str, str] | None = None  # worker by key; None before the stop
+        self._next = -math.inf
+
+    def withdraw(self, running: dict[Future, Partition]) -> None:
+        """Take back what isn't where it was when this was first called; a question to the scheduler, now and then."""
+        if time.monotonic() < self._next:
+            return
+        now = {key: worker for worker, keys in self._client.processing().items() for key in keys}
+        first, self._begun = self._begun is None, now if self._begun is None else self._begun
+        gone = [future for future in running if future.key not in now or now[future.key] != self._begun.get(future.key)]
+        if gone and not first:  # what has just finished isn't with its worker any more either; word of it is under way
+            with contextlib.suppress(TimeoutError):
+                wait(gone, timeout=self._interval)
+        gone = [future for future in gone if not future.done()]
+        self._client.cancel(gone)
+        for future in gone:
+            del running[future]
+        self._next = time.monotonic() + self._interval

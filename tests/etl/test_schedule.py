@@ -19,8 +19,8 @@ from etl.errors import WorkspaceError
 from etl.partition import Partition, Receipt, cut
 from etl.progress import Silent
 from etl.resume import look_for_finished, settle
-from etl.schedule import run_partitions
-from etl.stages.estimate import Estimator, write_partition
+from etl.schedule import Outcome, run_partitions
+from etl.stages.estimate import Estimator, inspect, write_partition
 from etl.workspace import FeatureStore
 from schemas import annotation, features
 
@@ -80,8 +80,11 @@ def write_slowly(partition: Partition, estimator: Estimator) -> Receipt:
 
 def write_or_die(partition: Partition, estimator: Estimator) -> Receipt:
     """Kill -9 the worker at the first execution of every third partition, after the file is there."""
+    store = FeatureStore(estimator.features)
+    if (store.folder / partition.path).exists():  # dask runs it again, too, where the driver was about to ask for it
+        return inspect(partition, store)
     done = write(partition, estimator)
-    attempts = collections.Counter(a["id"] for a in FeatureStore(estimator.features).attempts())
+    attempts = collections.Counter(a["id"] for a in store.attempts())
     if partition.first % (3 * SIZE) == 0 and attempts[partition.id] == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return done
@@ -132,6 +135,51 @@ def test_stopping_finishes_what_runs_and_leaves_the_rest(
     assert left.adopted == 0  # every file that was begun has its receipt
     run_partitions(client, left.todo, estimator(store), store, Silent(), task=write)
     assert not look_for_finished(parts, store).todo
+
+
+def write_at_leisure(partition: Partition, estimator: Estimator) -> Receipt:
+    (estimator.features / f"begun-{partition.first}").touch()
+    time.sleep(300)
+    return write(partition, estimator)
+
+
+def begun(store: FeatureStore) -> int:
+    return len(list(store.folder.glob("begun-*")))
+
+
+@pytest.mark.slow
+def test_after_a_stop_the_run_still_listens(store: FeatureStore, parts: list[Partition]) -> None:
+    """Stop, and then stop --now: the second is heard while partitions finish."""
+    running: list[int] = []
+
+    def tick(outcome: Outcome, under_way: int) -> bool:
+        if outcome.stopped:
+            running.append(under_way)
+        if len(running) == 2:
+            raise KeyboardInterrupt
+        return begun(store) == 2
+
+    with cluster.start(ClusterConfig(workers=2)) as workers, Client(workers) as client:
+        with pytest.raises(KeyboardInterrupt):
+            run_partitions(client, parts, estimator(store), store, Silent(), task=write_at_leisure, tick=tick)
+    assert all(running)
+
+
+@pytest.mark.slow
+def test_after_a_stop_no_partition_waits_for_another_worker(store: FeatureStore, parts: list[Partition]) -> None:
+    """The only worker goes, and no other comes: what it had is left to do."""
+    with cluster.start(ClusterConfig(workers=1)) as workers, Client(workers) as client:
+
+        def tick(outcome: Outcome, under_way: int) -> bool:
+            if begun(store) and not outcome.stopped:
+                workers.scale(0)
+            return begun(store) > 0
+
+        outcome = run_partitions(client, parts, estimator(store), store, Silent(), task=write_at_leisure, tick=tick)
+    assert outcome.stopped
+    assert not outcome.failed
+    assert begun(store) == 1
+    assert look_for_finished(parts, store).todo == parts
 
 
 @pytest.mark.slow
