@@ -1,9 +1,9 @@
 """Alignment of detections with annotations: which known fault, if any, explains the detections better.
 
 The detected joints are compared with the annotated ones as they are, and as they would be under each fault that this
-field knows (etl.hypotheses): times shifted or run at another rate, left and right or x and y exchanged, another scale or
-place in the image, the annotations of another camera, millimetres for metres. Where the annotations don't fit and none
-of these explains it, that is a finding too. Pure functions on arrays; etl.judge applies them to files.
+field knows (etl.hypotheses): times shifted or run at another rate, left and right or x and y exchanged, another scale
+or place in the image, the annotations of another camera, millimetres for metres. Where the annotations don't fit and
+none of these explains it, that is a finding too. Pure functions on arrays; etl.judge applies them to files.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.errors import XycdError
+from etl.errors import ConfigError, XycdError
 from schemas.skeletons import H36M_17, Skeleton
 
 Image = NDArray[np.uint8]
@@ -90,6 +90,19 @@ def side_by_side(images: list[Image], height: int, gap: int = 6) -> Image:
     return np.ascontiguousarray(np.concatenate(row[:-1], axis=1), np.uint8)
 
 
+def picture_target(path: Path) -> Path:
+    """`path`, if a picture can have that name; to be asked before the work.
+
+    Raises
+    ------
+    ConfigError
+        When its suffix is another.
+    """
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError("A picture is written as .png or .jpg.", repr(path.name), "Give such a name to --to.")
+    return path
+
+
 def save(image: Image, path: Path) -> None:
     """Write an RGB image as PNG or JPEG, by the suffix.
 
@@ -98,6 +111,7 @@ def save(image: Image, path: Path) -> None:
     XycdError
         When the disk or the suffix refuses.
     """
+    picture_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), image[..., ::-1]):
-        raise XycdError("A picture is written as .png or .jpg to a writable folder.", str(path), "Give another name.")
+        raise XycdError("A picture is written to a writable folder.", str(path), "Give another name.")

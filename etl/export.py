@@ -81,11 +81,17 @@ def _write_parquet(selected: Features, path: Path, annotations: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = (pa.Table.from_pandas(table, preserve_index=False) for table in _tables(selected, annotations))
+    tables = _tables(selected, annotations)
     first = next(tables)
-    with pq.ParquetWriter(path, first.schema) as writer:
+    # Said, and not read from values: a column of objects without rows would be one of nulls.
+    kinds = {
+        n: pa.from_numpy_dtype(d) if isinstance(d, np.dtype) and d.kind in "biuf" else pa.string()
+        for n, d in first.dtypes.items()
+    }
+    schema = pa.schema(kinds.items())
+    with pq.ParquetWriter(path, schema) as writer:
         for table in tables:
-            writer.write_table(table)
+            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False).cast(schema))
 
 
 def write_zarr(

@@ -36,7 +36,7 @@ FOLDER: Final = "index"
 LAYOUT: Final = 1
 GROUP_ROWS: Final = 1 << 17  # rows of a Parquet row group, and of a Dask partition
 PATIENCE: Final = 30.0  # seconds to wait for another refresh before going on without writing
-KEEP: Final = 86_400.0  # seconds that replaced parts stay, for readers that still use them
+KEEP: Final = 86_400.0  # seconds that parts stay after they were replaced, for readers that still use them
 SCHEMA: Final = pa.schema(
     [
         *((name, pa.string()) for name in ("dataset", "subject", "action")),
@@ -186,10 +186,23 @@ def _extend(
             for batch in _batches([*(pq.ParquetFile(path) for path in taken), *tables]):
                 writer.write_table(batch, row_group_size=GROUP_ROWS)
         parts.append(new)
-    content = {"layout": LAYOUT, "parts": [asdict(part) for part in parts]}
+    replaced = _replaced(folder, {part.file for part in parts})
+    waiting = {file: since for file, since in replaced.items() if time.time() - since <= KEEP}
+    content = {"layout": LAYOUT, "parts": [asdict(part) for part in parts], "replaced": waiting}
     write_atomically(folder / "index.json", json.dumps(content).encode())
-    _sweep(folder, {part.file for part in parts})
+    for file in replaced.keys() - waiting.keys():
+        (folder / file).unlink(missing_ok=True)
     return parts
+
+
+def _replaced(folder: Path, used: set[str]) -> dict[str, float]:
+    """Parts that are there and not used, with the epoch second since which that is known."""
+    since: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        since = {
+            str(file): float(at) for file, at in json.loads((folder / "index.json").read_bytes())["replaced"].items()
+        }
+    return {p.name: since.get(p.name, time.time()) for p in folder.glob("*.parquet") if p.name not in used}
 
 
 def _batches(sources: Sequence[pa.Table | pq.ParquetFile]) -> Iterator[pa.Table]:
@@ -209,13 +222,6 @@ def _batches(sources: Sequence[pa.Table | pq.ParquetFile]) -> Iterator[pa.Table]
 def _lists(file: pq.ParquetFile) -> Iterator[list[pa.RecordBatch]]:
     for batch in file.iter_batches(GROUP_ROWS):
         yield [batch]
-
-
-def _sweep(folder: Path, used: set[str]) -> None:
-    """Remove parts that were replaced long ago."""
-    for path in folder.glob("*.parquet"):
-        if path.name not in used and time.time() - path.stat().st_mtime > KEEP:
-            path.unlink(missing_ok=True)
 
 
 def _table(root: Path, features: Features, key: SequenceKey, receipt: Receipt) -> pa.Table | None:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.errors import QueryError
+from etl.errors import QueryError, WorkspaceError
 from etl.reading import ANNOTATION_VARIABLES, FEATURE_VARIABLES, Block, Layout, RowFilter, Source, read_block
 from schemas import annotation, features, maps
 from schemas.features import EMBEDDINGS
@@ -118,7 +118,21 @@ def _dask(
 
 
 def _compute(name: str, source: Source, layout: Layout, wanted: RowFilter) -> Array:
-    return read_block(source, layout, (name,), wanted).arrays[name]
+    """A variable of one file.
+
+    Raises
+    ------
+    WorkspaceError
+        When the file can't be read: a lazy array has a place for its rows, and can't leave them out any more.
+    """
+    try:
+        return read_block(source, layout, (name,), wanted).arrays[name]
+    except (OSError, KeyError) as error:
+        raise WorkspaceError(
+            "The files of a lazy selection can be read.",
+            f"{name} of {source.path}: {error}",
+            "Run `xycd estimate --verify`, which makes damaged files again; or load() what can be read.",
+        ) from error
 
 
 def _labelled(

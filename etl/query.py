@@ -20,7 +20,7 @@ from etl.errors import QueryError, WorkspaceError
 from etl.expression import parse
 from etl.partition import Receipt
 from etl.reading import CONDITION_NAMES, Block, Layout, RowFilter, Source, kept_maps, read_block
-from etl.selection import Completeness, Names, Numbers, fits, frame_range, in_words
+from etl.selection import Completeness, Names, Numbers, fits, frame_range, in_words, is_open
 from etl.shelf import Shelf, may_be_late
 from etl.workspace import FeatureStore, Workspace
 from schemas.features import Status
@@ -84,13 +84,13 @@ class Features:
 
         Parameters
         ----------
-        subject, action, camera, split : str or sequence of str, optional
+        subject, action, camera, split : str, sequence or array of str, optional
             Names, or patterns such as ``S*``.
-        subaction : int, slice or sequence of int, optional
+        subaction : int, slice, sequence or array of int, optional
             Numbers of repetitions.
-        status : str or sequence of str, optional
+        status : str, sequence or array of str, optional
             Only rows of this status: ok, no_person, decode_error, model_error, not_run.
-        frame : int, slice or sequence of int, optional
+        frame : int, slice, sequence or array of int, optional
             Frame numbers. A slice includes its end, as xarray's selection by label does.
         where : str, optional
             Condition on joints, e.g. ``confidence < 0.3 and joint == 'left_knee'``: the features of other joints
@@ -108,7 +108,7 @@ class Features:
         keys = sorted({key for key, _ in self.receipts} | set(self.annotated))
         fields: dict[str, Any] = {"subject": subject, "action": action, "subaction": subaction, "camera": camera}
         for name, chosen in {**fields, "split": split}.items():
-            if chosen is None or chosen == [] or chosen == ():
+            if is_open(chosen):
                 continue
             values = {key: self.split(key) if name == "split" else getattr(key, name) for key in keys}
             keys = [key for key in keys if fits(values[key], chosen)]
@@ -129,7 +129,7 @@ class Features:
 
     def _rows(self, status: Names, frame: Numbers, where: str | None) -> RowFilter:
         wanted = self.wanted
-        if status:
+        if status is not None and not is_open(status):
             names = [status] if isinstance(status, str) else list(status)
             if unknown := [name for name in names if name.upper() not in Status.__members__]:
                 known = ", ".join(s.name.lower() for s in Status)
@@ -139,12 +139,11 @@ class Features:
                 statuses = tuple(s for s in statuses if s in wanted.statuses)
             wanted = replace(wanted, statuses=statuses)
         if frame is not None:
-            if wanted.frames is not None:
-                raise QueryError("Frames are chosen once.", f"{wanted.frames}, then {frame}", "Choose them at once.")
             if isinstance(frame, slice) and (frame.step or 1) < 1:
                 raise QueryError("Frames go forward.", f"step {frame.step}", "Give a positive step.")
             single = (frame,) if isinstance(frame, int | np.integer) else frame
-            wanted = replace(wanted, frames=single if isinstance(single, slice) else tuple(int(n) for n in single))
+            numbers = single if isinstance(single, slice) else tuple(int(n) for n in single)
+            wanted = replace(wanted, frames=(*wanted.frames, numbers))
         if where is not None:
             wanted = replace(wanted, conditions=(*wanted.conditions, parse(where, CONDITION_NAMES)))
         return wanted
@@ -300,7 +299,12 @@ class Features:
         return {"dataset": self.dataset, "complete": int(state.complete), "rows_finished": state.finished} | known
 
     def completeness(self) -> Completeness:
-        """How much of the selection's sequences is there, whatever rows of them are chosen."""
+        """How much of the selection's sequences is there, whatever rows of them are chosen.
+
+        Files that couldn't be read when rows were asked for count as lost from then on.
+        """
+        unreadable = set(self._unreadable)
+        files = [(key, receipt) for key, receipt in self.files if receipt.path not in unreadable]
         lost = {receipt.path for _, receipt in self.receipts} - {receipt.path for _, receipt in self.files}
         # A file of inputs that have changed since is no loss: another one has its frames, or will have.
         live = {(key, frame_range(receipt.path)) for key, receipt in self.files}
@@ -308,10 +312,10 @@ class Features:
         set_aside = {path for path in gone if (self.store.folder / path).with_suffix(".superseded").exists()}
         return Completeness(
             annotated=sum(known.rows for known in self.annotated.values()) if self.annotated else None,
-            finished=sum(receipt.rows for _, receipt in self.files),
-            ok=sum(receipt.counts.get("ok", 0) for _, receipt in self.files),
-            partitions=len(self.files),
-            lost=tuple(sorted({*(gone - set_aside), *self._unreadable})),
+            finished=sum(receipt.rows for _, receipt in files),
+            ok=sum(receipt.counts.get("ok", 0) for _, receipt in files),
+            partitions=len(files),
+            lost=tuple(sorted((gone - set_aside) | unreadable)),
         )
 
     def consolidate(

@@ -130,14 +130,14 @@ class RowFilter:
     ----------
     statuses : tuple of Status, optional
         Only rows of these.
-    frames : slice or tuple of int, optional
-        Only these frame numbers; a slice includes its end, as xarray's selection by label does.
+    frames : tuple of slice or tuple of int
+        Only frame numbers that are in all of these; a slice includes its end, as xarray's selection by label does.
     conditions : tuple of Condition
         Only joints that fulfil all of them: other joints are NaN, and rows without any are left out.
     """
 
     statuses: tuple[Status, ...] | None = None
-    frames: slice | tuple[int, ...] | None = None
+    frames: tuple[slice | tuple[int, ...], ...] = ()
     conditions: tuple[Condition, ...] = ()
 
     @property
@@ -152,22 +152,24 @@ class RowFilter:
 
     def may_have(self, first: int, last: int) -> bool:
         """Whether a file of frames `first` to `last` may have wanted rows."""
-        if isinstance(self.frames, tuple):
-            return any(first <= number <= last for number in self.frames)
-        if self.frames is None:
-            return True
-        low, high = self.frames.start, self.frames.stop
-        return (low is None or last >= low) and (high is None or first <= high)
+        for chosen in self.frames:
+            if isinstance(chosen, tuple):
+                if not any(first <= number <= last for number in chosen):
+                    return False
+            elif last < (chosen.start or 0) or (chosen.stop is not None and first > chosen.stop):
+                return False
+        return True
 
     def rows(self, numbers: Array, status: Array) -> NDArray[np.bool_]:
         """Rows (N,) of wanted frame numbers (N,) and status (N,)."""
         keep = np.ones(len(numbers), bool)
         if self.statuses is not None:
             keep &= np.isin(status, self.statuses)
-        if isinstance(self.frames, tuple):
-            keep &= np.isin(numbers, self.frames)
-        elif self.frames is not None:
-            low, high, step = self.frames.start or 0, self.frames.stop, self.frames.step or 1
+        for chosen in self.frames:
+            if isinstance(chosen, tuple):
+                keep &= np.isin(numbers, chosen)
+                continue
+            low, high, step = chosen.start or 0, chosen.stop, chosen.step or 1
             keep &= (numbers >= low) & ((numbers - low) % step == 0)
             if high is not None:
                 keep &= numbers <= high

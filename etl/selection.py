@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from etl.errors import QueryError
 
-Names = str | Sequence[str] | None
-Numbers = int | slice | Sequence[int] | None
+Names = str | Sequence[str] | NDArray[np.str_] | None
+Numbers = int | np.integer[Any] | slice | Sequence[int] | NDArray[np.integer[Any]] | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Completeness:
         return text
 
 
+def is_open(chosen: Names | Numbers) -> bool:
+    """Whether nothing is chosen: None, or a list or array without any."""
+    return chosen is None or (not isinstance(chosen, str | int | np.integer | slice) and len(chosen) == 0)
+
+
 def fits(value: str | int, chosen: Any) -> bool:
     """Whether a sequence's name, or number, is one of those chosen."""
     if isinstance(chosen, slice):
@@ -61,7 +69,7 @@ def fits(value: str | int, chosen: Any) -> bool:
             raise QueryError("Names are chosen by name or pattern.", f"{chosen}", "Give a list, or a pattern: 'S*'.")
         low, high = chosen.start, chosen.stop
         return (low is None or value >= low) and (high is None or value <= high)
-    patterns = [chosen] if isinstance(chosen, str | int) else list(chosen)
+    patterns = [chosen] if isinstance(chosen, str | int | np.integer) else list(chosen)
     return any(value == pattern or fnmatch.fnmatchcase(str(value), str(pattern)) for pattern in patterns)
 
 
@@ -69,7 +77,7 @@ def in_words(chosen: Any) -> str:
     """What was chosen, for messages."""
     if isinstance(chosen, slice):
         return f"{chosen.start} to {chosen.stop}"
-    return str(chosen) if isinstance(chosen, str | int) else ", ".join(map(str, chosen))
+    return str(chosen) if isinstance(chosen, str | int | np.integer) else ", ".join(map(str, chosen))
 
 
 def parse_frames(text: str) -> slice:

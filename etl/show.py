@@ -15,8 +15,8 @@ import xarray as xr
 
 from etl.config import EstimateSettings, ModelSettings
 from etl.datasets.image import read_image
-from etl.draw import Image, save
-from etl.errors import MediaError, ModelError, WorkspaceError
+from etl.draw import Image, picture_target, save
+from etl.errors import ConfigError, MediaError, MergeError, ModelError, WorkspaceError
 from etl.looking import Source, boxes_of, decoded, frame_of, look, needs_root, person_of
 from etl.models.base import Frame
 from etl.overlay import Person, View, banner, crop, draw_view, panels, scaled
@@ -31,6 +31,7 @@ from schemas.keys import SequenceKey
 
 HEIGHT: Final = 900
 VIDEO_HEIGHT: Final = 720
+VERIFY: Final = "Run `xycd estimate --verify`, which makes damaged files again."
 
 
 def show_image(
@@ -60,6 +61,7 @@ def show_image(
         When the image, the models or the target can't be had.
     """
     settings = (settings or EstimateSettings()).model_copy(update={"association": "overlap", "min_overlap": 0.5})
+    picture_target(to)
     image = read_image(path, settings.max_pixels)
     camera = Camera.from_field_of_view(image.shape[1], image.shape[0], settings.field_of_view)
     frame = Frame(SequenceKey("folder", "", path.stem, 0, ""), 0, image, camera)
@@ -103,10 +105,28 @@ class Stored:
     source: Source
 
     def rows(self) -> Rows:
-        """All finished rows, by frame and person."""
-        paths = [r.path for r in self.store.receipts().values() if self._mine(r.path)]
-        rows = Rows.join([read_rows(self.annotation, self.store.folder / path) for path in paths])
-        return rows.take(np.lexsort((rows.person, rows.frame)))
+        """All finished rows that can be read, by frame and person.
+
+        Raises
+        ------
+        WorkspaceError
+            When there are none.
+        """
+        return self.rows_and_damage()[0]
+
+    def rows_and_damage(self) -> tuple[Rows, list[str]]:
+        """The same, and the files that are damaged."""
+        parts, damaged = [], []
+        for path in (r.path for r in self.store.receipts().values() if self._mine(r.path)):
+            try:
+                parts.append(read_rows(self.annotation, self.store.folder / path))
+            except MergeError as error:
+                damaged.append(error.found)
+        if not parts:
+            found = damaged[0] if damaged else f"none of {self.key}"
+            raise WorkspaceError("A sequence that is shown has files that can be read.", found, VERIFY)
+        rows = Rows.join(parts)
+        return rows.take(np.lexsort((rows.person, rows.frame))), damaged
 
     def _mine(self, path: str) -> bool:
         there = (self.store.folder / path).exists()
@@ -188,14 +208,16 @@ def show_frame(stored: Stored, number: int, to: Path, *, depth: bool = True, aro
     etl.errors.XycdError
         When the frame isn't there.
     """
-    rows = stored.rows()
+    picture_target(to)
+    rows, damaged = stored.rows_and_damage()
     own = rows.take(rows.frame == number)
     if not len(own):
         first, last = int(rows.frame.min()), int(rows.frame.max())
+        besides = f"; damaged: {', '.join(damaged)}" if damaged else ""
         raise WorkspaceError(
             "A frame that is shown was estimated.",
-            f"frame {number} of {stored.key}, which has {len(np.unique(rows.frame))} from {first} to {last}",
-            "Give one of these.",
+            f"frame {number} of {stored.key}, which has {len(np.unique(rows.frame))} from {first} to {last}{besides}",
+            f"Give one of these{f', or mend the damage: {VERIFY}' if damaged else '.'}",
         )
     with xr.open_dataset(stored.annotation, engine="netcdf4") as annotated:
         root, settings = needs_root(stored.source), stored.source.settings
@@ -244,7 +266,7 @@ def show_video(stored: Stored, to: Path, *, height: int = VIDEO_HEIGHT) -> int:
         When no frame can be decoded, or the target can't be written.
     """
     if to.suffix != ".mp4":
-        raise WorkspaceError("A video is written as .mp4.", repr(to.name), "Give such a name to --to.")
+        raise ConfigError("A video is written as .mp4.", repr(to.name), "Give such a name to --to.")
     rows = stored.rows()
     with xr.open_dataset(stored.annotation, engine="netcdf4") as annotated:
         attributes = dict(annotated.attrs)

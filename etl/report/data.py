@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from etl.errors import WorkspaceError
+from etl.errors import MergeError, WorkspaceError
 from etl.failures import list_failures
 from etl.judge import FILE as JUDGE_FILE
 from etl.judge import Verdict, read_verdicts
@@ -42,7 +42,7 @@ class Material:
     rows : Rows
         A sample: all rows where there are at most MOST_ROWS.
     total : int
-        Annotated rows whose partitions are finished.
+        Annotated rows whose partitions are finished, and can be read.
     counts : Counter
         Those rows by status.
     receipts : tuple of Receipt
@@ -53,6 +53,8 @@ class Material:
         Of the alignment judge; empty where it hasn't been asked about these features.
     stage : dict
         Models and parameters behind the features.
+    damaged : tuple of str
+        Finished files that can't be read, with the reason. Nothing else here is about them.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class Material:
     failures: pd.DataFrame
     verdicts: tuple[Verdict, ...]
     stage: dict[str, Any]
+    damaged: tuple[str, ...] = ()
 
     def values_of(self, name: str) -> NDArray[np.str_]:
         """(N,) subject, action or camera of each row."""
@@ -104,15 +107,21 @@ def gather(root: Path, dataset: str | None = None, most_rows: int = MOST_ROWS) -
         by_key.setdefault(SequenceKey.from_path(name, receipt.path), []).append(receipt)
     keys = tuple(sorted(by_key))
     annotations = workspace.annotations(name, current.annotations)
-    total = sum(receipt.rows for receipt in receipts)
-    step = max(-(-total // most_rows), 1)
-    parts = [
-        read_rows(annotations / f"{key.path}.nc", store.folder / receipt.path, index, step)
-        for index, key in enumerate(keys)
-        for receipt in by_key[key]
-    ]
+    step = max(-(-sum(receipt.rows for receipt in receipts) // most_rows), 1)
+    parts, readable, damaged = [], [], []
+    for index, key in enumerate(keys):
+        for receipt in by_key[key]:
+            try:
+                parts.append(read_rows(annotations / f"{key.path}.nc", store.folder / receipt.path, index, step))
+                readable.append(receipt)
+            except MergeError as error:  # one file costs its rows, not the report
+                damaged.append(error.found)
+    if not parts:
+        raise WorkspaceError(
+            "A report needs files that can be read.", damaged[0], f"Run `xycd estimate {name} --verify`."
+        )
     counts: Counter[str] = Counter()
-    for receipt in receipts:
+    for receipt in readable:
         counts.update(receipt.counts)
     return Material(
         dataset=name,
@@ -120,14 +129,15 @@ def gather(root: Path, dataset: str | None = None, most_rows: int = MOST_ROWS) -
         store=store,
         keys=keys,
         rows=Rows.join(parts),
-        total=total,
+        total=sum(receipt.rows for receipt in readable),
         counts=counts,
-        receipts=tuple(receipts),
+        receipts=tuple(readable),
         failures=list_failures(root, name),
         verdicts=tuple(
             read_verdicts(root / name / JUDGE_FILE, annotations=current.annotations, features=current.features)
         ),
         stage=json.loads((store.folder / "stage.json").read_text()),
+        damaged=tuple(damaged),
     )
 
 

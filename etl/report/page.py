@@ -13,18 +13,22 @@ import numpy as np
 import pandas as pd
 
 from etl import __version__
-from etl.hypotheses import FAULTS
 from etl.errors import XycdError
-from etl.judge import faulty, left_open
+from etl.hypotheses import FAULTS
+from etl.judge import faulty, left_open, not_judged
+from etl.progress import duration
 from etl.report import measures
 from etl.report.data import MOST_ROWS, Material, gather, notes_of
 from etl.report.measures import PCK_AT
 from etl.report.pictures import FailureKind, Painter, Picture, examples, failure_kinds
+from etl.report.runs import in_words, runs_of
 from etl.rows import Rows
 from etl.workspace import write_atomically
 from schemas.skeletons import LIMB_JOINTS
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+MOST_WORKERS: Final = 40  # that are plotted
+MOST_RUNS: Final = 20  # that are listed
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def write_report(
         page=page,
         material=material,
         faulty=faulty(material.verdicts),
+        not_judged=not_judged(material.verdicts),
         open_questions=[(fault, FAULTS[fault], count) for fault, count in left_open(material.verdicts).items()],
         truth=material.rows.has_truth,
         plotly_js=plotly.offline.get_plotlyjs(),
@@ -159,6 +164,7 @@ def build_page(material: Material, painter: Painter) -> Page:
     page.facts = _provenance(material)
     page.notes = list(notes_of(material))
     page.notes += [f"pictures: {painter.problem}"] if painter.problem else []
+    page.notes += [f"damaged, left out until `xycd estimate --verify`: {file}" for file in material.damaged]
     _summary(page, material)
     return page
 
@@ -245,16 +251,20 @@ def _summary(page: Page, material: Material) -> None:
         confidence = measures.quantile(material.rows.confidence, 0.5)
         page.tiles.append(("confidence", f"{confidence:.2f}", "median of all joints"))
     if material.verdicts:
-        aligned = f"{len(material.verdicts) - len(bad):,} of {len(material.verdicts):,}"
-        unsure = sum(bool(verdict.untold) for verdict in material.verdicts)
-        page.tiles.append(
-            ("aligned", aligned, f"sequences; {unsure:,} leave something open" if unsure else "sequences")
-        )
-        words.append(
-            f"{len(bad):,} sequence{'s are' if len(bad) > 1 else ' is'} misaligned: {bad[0]}."
-            if bad
-            else "No sequence is misaligned."
-        )
+        few, aligned = not_judged(material.verdicts), [v for v in material.verdicts if v.aligned]
+        unsure = sum(bool(verdict.untold) for verdict in aligned)
+        more = ["sequences", *([f"{len(few):,} can't be told"] if few else [])]
+        more += [f"{unsure:,} leave something open"] if unsure else []
+        page.tiles.append(("aligned", f"{len(aligned):,} of {len(material.verdicts):,}", "; ".join(more)))
+        if bad:
+            words.append(f"{len(bad):,} sequence{'s are' if len(bad) > 1 else ' is'} misaligned: {bad[0]}.")
+        elif aligned:
+            words.append("No sequence is misaligned." if not few else "No sequence that can be judged is misaligned.")
+        if few:
+            words.append(f"Of {len(few):,} it can't be told: they have too few frames with a person and an annotation.")
+    if material.damaged:
+        count = len(material.damaged)
+        words.append(f"{count:,} damaged file{'s are' if count > 1 else ' is'} left out: see the notes.")
     if material.total > len(material.rows):
         words.append(f"Figures and plots are of {len(material.rows):,} frames, evenly taken from all sequences.")
     page.lead = " ".join(words)
@@ -268,7 +278,9 @@ def _throughput(page: Page, material: Material) -> None:
         done = by_worker.setdefault(receipt.worker, [0.0, 0.0])
         done[0] += receipt.frames
         done[1] += receipt.seconds
-    shown = sorted(by_worker.items())[:40]
+    # Where there are too many to plot, those that did most.
+    most = sorted(by_worker.items(), key=lambda item: -item[1][0])[:MOST_WORKERS]
+    shown = sorted(most)
     labels = [name for name, _ in shown]
     values = [frames / max(seconds, 1e-9) for _, (frames, seconds) in shown]
     text = [f"{int(frames):,} frames in {seconds:,.0f} s" for _, (frames, seconds) in shown]
@@ -280,10 +292,20 @@ def _throughput(page: Page, material: Material) -> None:
         "worker seconds": seconds,
         "frames per second": frames / max(seconds, 1e-9),
         "workers": float(len(by_worker)),
+        "workers shown": float(len(shown)),
         "partitions": float(len(material.receipts)),
         "executions": float(executions),
         "bytes": float(sum(receipt.bytes for receipt in material.receipts)),
     }
+    runs = runs_of(material.receipts)
+    page.figures |= {"runs": float(len(runs)), "wall seconds": sum(run.seconds for run in runs)}
+    table = []
+    for run in runs[-MOST_RUNS:]:
+        figures = [f"{run.partitions:,}", f"{run.frames:,}", f"{run.rate:.1f}"]
+        table.append(
+            [Cell(in_words(run.begin), number=False), *map(Cell, (in_words(run.end), duration(run.seconds), *figures))]
+        )
+    page.tables["runs"] = (["began", "ended", "took", "partitions", "frames", "frames a second"], table)
 
 
 def _provenance(material: Material) -> list[tuple[str, str]]:

@@ -15,13 +15,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.errors import XycdError
+from etl.errors import WorkspaceError, XycdError
 from etl.looking import Source, boxes_of, frame_of, look, needs_root, person_of
 from etl.models.base import Frame, ModelSet
 from etl.overlay import Person, View, crop, draw_depth_map, draw_view, scaled
 from etl.report.data import Material
 from etl.stages.estimate import build_models
-from schemas.features import Status
+from schemas.keys import SequenceKey
 
 Image = NDArray[np.uint8]
 HEIGHT: Final = 540
@@ -54,6 +54,29 @@ def data_uri(image: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
+@dataclass(frozen=True)
+class Place:
+    """One person of one frame."""
+
+    key: SequenceKey
+    frame: int
+    person: int = 0
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        several = f" person {self.person}" if self.person else ""
+        return f"{str(self.key).removeprefix(self.key.dataset + ' ')} frame {self.frame}{several}"
+
+
+def truth_of(rows: xr.Dataset, place: Place) -> NDArray[np.float64]:
+    """Annotated joints (17, 2) px of a place in its sequence's annotation; NaN where there are none to be used."""
+    there = (rows["frame_number"].values == place.frame) & (rows["person"].values == place.person)
+    if "keypoints_2d" not in rows or not (there & rows["valid_annotation"].values.astype(bool)).any():
+        return np.full((17, 2), np.nan)
+    return np.asarray(rows["keypoints_2d"].values[there.argmax()], np.float64)
+
+
 class Painter:
     """Draws rows of the material; asks the models for depth maps, which aren't stored.
 
@@ -76,10 +99,11 @@ class Painter:
 
     def frame_picture(self, row: int, note: str) -> Picture:
         """The row's frame around its person: skeletons, box, discs and depths; and the depth map."""
-        title = self.title(row)
+        place = self.place(row)
+        title = place.title
         try:
-            with self._annotation(row) as rows:
-                frame = self._frame(rows, row)
+            with self._annotation(place.key) as rows:
+                frame = self._frame(rows, place.frame)
                 view = crop(View(frame.image, (self.person(row),), self._depth_map(frame, rows)))
         except XycdError as error:
             return Picture(title, f"{note}; not shown: {error.found}")
@@ -88,25 +112,26 @@ class Painter:
         images = [draw_view(big), *([depth] if depth is not None else [])]
         return Picture(title, note, tuple(map(data_uri, images)))
 
-    def thumbnail(self, row: int, note: str) -> Picture:
-        """The row's whole frame, small; what was found in it isn't drawn, since it is about failures."""
-        try:
-            with self._annotation(row) as rows:
-                frame = self._frame(rows, row)
-        except XycdError as error:
-            return Picture(self.title(row), f"{note} ({error.found})" if error.found not in note else note)
-        truth = self.material.rows.true_xy[row]
-        empty = np.full(17, np.nan)
-        person = Person(np.full((17, 2), np.nan), empty, empty, np.full(4, np.nan), truth=truth.astype(np.float64))
-        small = scaled(View(frame.image, (person,) if np.isfinite(truth).any() else ()), THUMBNAIL)
-        return Picture(self.title(row), note, (data_uri(draw_view(small, discs=False)),))
+    def thumbnail(self, place: Place) -> Picture:
+        """A whole frame, small, with the annotated joints; nothing was found in it, since it is about failures.
 
-    def title(self, row: int) -> str:
-        """Which frame it is, in words."""
+        Read from the annotation and the media alone, so that it needn't be among the rows that are looked at.
+        """
+        try:
+            with self._annotation(place.key) as rows:
+                frame = self._frame(rows, place.frame)
+                truth = truth_of(rows, place)
+        except XycdError as error:
+            return Picture(place.title, error.found)
+        empty = np.full(17, np.nan)
+        person = Person(np.full((17, 2), np.nan), empty, empty, np.full(4, np.nan), truth=truth)
+        small = scaled(View(frame.image, (person,) if np.isfinite(truth).any() else ()), THUMBNAIL)
+        return Picture(place.title, "", (data_uri(draw_view(small, discs=False)),))
+
+    def place(self, row: int) -> Place:
+        """Which frame a row is of."""
         rows = self.material.rows
-        several = f" person {rows.person[row]}" if rows.person[row] else ""
-        key = self.material.keys[rows.sequence[row]]
-        return f"{str(key).removeprefix(key.dataset + ' ')} frame {rows.frame[row]}{several}"
+        return Place(self.material.keys[rows.sequence[row]], int(rows.frame[row]), int(rows.person[row]))
 
     def person(self, row: int) -> Person:
         """The row's person, as stored."""
@@ -117,13 +142,18 @@ class Painter:
         return person_of(values, rows.box[row], self.source.settings.descriptor, truth=known)
 
     @contextmanager
-    def _annotation(self, row: int) -> Iterator[xr.Dataset]:
-        key = self.material.keys[self.material.rows.sequence[row]]
-        with xr.open_dataset(self.material.annotations / f"{key.path}.nc", engine="netcdf4") as rows:
+    def _annotation(self, key: SequenceKey) -> Iterator[xr.Dataset]:
+        path = self.material.annotations / f"{key.path}.nc"
+        try:
+            rows = xr.open_dataset(path, engine="netcdf4")
+        except OSError as error:
+            raise WorkspaceError(
+                "Annotations can be read.", f"{path}: {error}", "Run `xycd annotate` again."
+            ) from error
+        with rows:
             yield rows
 
-    def _frame(self, rows: xr.Dataset, row: int) -> Frame:
-        number = int(self.material.rows.frame[row])
+    def _frame(self, rows: xr.Dataset, number: int) -> Frame:
         return frame_of(rows, number, needs_root(self.source), self.source.settings.field_of_view)
 
     def _depth_map(self, frame: Frame, rows: xr.Dataset) -> NDArray[np.float32] | None:
@@ -171,48 +201,28 @@ class FailureKind:
 
 def failure_kinds(painter: Painter, most: int = 4) -> list[FailureKind]:
     """Failures by status and reason, the most frequent first, with thumbnails of the first few frames."""
-    found, rows = painter.material.failures, painter.material.rows
-    row_of = {
-        key: i
-        for i, key in enumerate(zip(rows.sequence.tolist(), rows.frame.tolist(), rows.person.tolist(), strict=True))
-    }
-    sequence_of = {
-        (key.subject, key.action, key.subaction, key.camera): i for i, key in enumerate(painter.material.keys)
-    }
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in found.to_dict("records"):
+    for record in painter.material.failures.to_dict("records"):
         failure = {str(name): value for name, value in record.items()}
         # Frames whose reasons differ by numbers only failed for one reason.
         kind = (failure["what"], re.sub(r"\d+", "#", failure["reason"]))
         groups.setdefault(kind, []).append(failure)
     kinds = []
     for (what, _), entries in groups.items():
-        pictures: list[Picture] = []
-        places: dict[tuple[str, str, int, str], dict[str, Any]] = {}
+        firsts: dict[SequenceKey, dict[str, Any]] = {}
         for entry in entries:
-            places.setdefault(_sequence(entry), entry)
+            firsts.setdefault(_key_of(entry), entry)
         # One of each sequence first: neighbouring frames look alike.
-        for entry in [*places.values(), *entries]:
-            row = _row(entry, sequence_of, row_of)
-            if len(pictures) < most and row is not None and rows.status[row] != Status.OK:
-                picture = painter.thumbnail(row, "")
-                pictures += [picture] if picture not in pictures else []
-        where = f"{len(places):,} sequence{'s' if len(places) > 1 else ''}"
-        kinds.append(FailureKind(what, str(entries[0]["reason"]), len(entries), where, tuple(pictures)))
+        frames = (entry for entry in [*firsts.values(), *entries] if str(entry["frame"]).isdigit())
+        places = dict.fromkeys(Place(_key_of(e), int(e["frame"]), int(e["person"] or 0)) for e in frames)
+        pictures = tuple(painter.thumbnail(place) for place in list(places)[:most])
+        where = f"{len(firsts):,} sequence{'s' if len(firsts) > 1 else ''}"
+        kinds.append(FailureKind(what, str(entries[0]["reason"]), len(entries), where, pictures))
     return sorted(kinds, key=lambda kind: -kind.count)
 
 
-def _sequence(entry: dict[str, Any]) -> tuple[str, str, int, str]:
-    return entry["subject"], entry["action"], entry["subaction"], entry["camera"]
-
-
-def _row(
-    entry: dict[str, Any],
-    sequence_of: dict[tuple[str, str, int, str], int],
-    row_of: dict[tuple[int, int, int], int],
-) -> int | None:
-    """Row of a failed frame; None for whole files, and for frames that aren't among the rows looked at."""
-    sequence = sequence_of.get(_sequence(entry))
-    if sequence is None or not str(entry["frame"]).isdigit():
-        return None
-    return row_of.get((sequence, int(entry["frame"]), int(entry["person"] or 0)))
+def _key_of(entry: dict[str, Any]) -> SequenceKey:
+    """Sequence of a line of etl.failures."""
+    names = ("dataset", "subject", "action", "subaction", "camera")
+    dataset, subject, action, subaction, camera = (entry[name] for name in names)
+    return SequenceKey(str(dataset), str(subject), str(action), int(subaction), str(camera))

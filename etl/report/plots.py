@@ -18,6 +18,7 @@ Array = NDArray[np.floating[Any]]
 
 BLUE, ORANGE, GREEN, RED, SKY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 COLOURS: Final = (BLUE, ORANGE, GREEN, RED, SKY, PINK)
+SYMBOLS: Final = ("circle", "square", "diamond", "cross", "x", "triangle-up")  # where colours don't suffice
 GRID: Final = "rgba(128,128,128,0.22)"
 NAMES: Final = [name.replace("_", " ") for name in H36M_17.joints]
 # From the head down, so that the list reads like a body; right and left side by side.
@@ -166,15 +167,17 @@ def depth_scatter(rows: Rows, cameras: NDArray[np.str_]) -> go.Figure:
         line={"color": "rgba(128,128,128,0.8)", "dash": "dot", "width": 1.5},
     )  # fmt: skip
     rng = np.random.default_rng(0)  # the same sample every time
-    for camera, colour in zip(known[: len(COLOURS)], COLOURS, strict=False):
+    for number, camera in enumerate(known):
+        colour, symbol = COLOURS[number % len(COLOURS)], SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
         row, joint = np.nonzero(told & (cameras == camera)[:, None])
-        if len(row) > _MOST_POINTS // len(known):
-            some = np.sort(rng.choice(len(row), _MOST_POINTS // len(known), replace=False))
+        most = max(_MOST_POINTS // len(known), 1)
+        if len(row) > most:
+            some = np.sort(rng.choice(len(row), most, replace=False))
             row, joint = row[some], joint[some]
         fig.add_scatter(
             x=_millimetres(rows.true_depth[row, joint]), y=_millimetres(rows.depth[row, joint]),
             mode="markers", name=f"camera {camera}", text=[NAMES[j] for j in joint],
-            marker={"color": colour, "size": 4, "opacity": 0.45},
+            marker={"color": colour, "symbol": symbol, "size": 4, "opacity": 0.45},
             hovertemplate="%{text}: true %{x:.2f} m, detected %{y:.2f} m<extra>" + camera + "</extra>",
         )  # fmt: skip
     return fig

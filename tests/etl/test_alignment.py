@@ -191,7 +191,7 @@ def test_what_nothing_explains_is_a_misfit() -> None:
     sitting = clean.annotated.copy()
     sitting[:, 1:7] = sitting[:, [0]] + (sitting[:, 1:7] - sitting[:, [0]])[..., ::-1] * [1, 0.4]
     sitting[:, 11:] = 2 * sitting[:, [8]] - sitting[:, 11:]
-    judgement = judge_sequence(replace(clean, annotated=sitting + [90, -40]), {"b": track(clean.frame, 130)})
+    judgement = judge_sequence(replace(clean, annotated=sitting + np.array([90, -40])), {"b": track(clean.frame, 130)})
     (finding,) = judgement.findings
     assert finding.fault == "misfit"
     assert "no known fault explains it" in str(finding)

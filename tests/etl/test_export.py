@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
@@ -64,6 +65,18 @@ def test_tables_without_rows_have_their_columns(root: Path, tmp_path: Path, suff
     table = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
     assert table.empty
     assert {"subject", "frame", "joint", "x", "depth"} <= set(table.columns)
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_parquet_has_the_same_types_whatever_pandas_makes_of_text(root: Path, tmp_path: Path, strings: bool) -> None:
+    with pd.option_context("future.infer_string", strings):
+        for name, chosen in (("all", {}), ("none", {"status": "model_error"})):
+            write_rows(open_features(root).sel(**chosen), tmp_path / f"{name}.parquet")
+    schema = pq.read_schema(tmp_path / "all.parquet")
+    assert schema == pq.read_schema(tmp_path / "none.parquet")
+    assert {str(schema.field(n).type) for n in ("subject", "camera", "split", "status", "joint")} == {"string"}
+    assert [str(schema.field(n).type) for n in ("frame", "depth", "joint_valid")] == ["int32", "float", "bool"]
+    assert pq.read_table(tmp_path / "all.parquet").num_rows == 160 * 17
 
 
 @pytest.mark.parametrize("rows", [64, 100, 160, 1000])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,29 @@ def test_a_frame_keeps_answering_while_parts_are_replaced(tmp_path: Path) -> Non
     stores.estimate(tmp_path, partitions[3:])
     assert len(rows(tmp_path)) == 160
     assert len(early.compute()) == sum(p.rows for p in partitions[:3])
+
+
+def test_old_parts_stay_for_readers_after_they_were_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions = stores.annotate(tmp_path, stores.keys())
+    stores.estimate(tmp_path, partitions[:3])
+    rows(tmp_path)
+    folder = stores.store_of(tmp_path).folder / "index"
+    long_ago = time.time() - 25 * 3600
+    for path in folder.glob("*.parquet"):
+        os.utime(path, (long_ago, long_ago))
+    early = open_index(tmp_path)
+    stores.estimate(tmp_path, partitions[3:])
+    assert len(open_index(tmp_path)) == 160
+    assert len(early.compute()) == sum(p.rows for p in partitions[:3])
+    # A day after they were replaced they go, whatever the rest does.
+    content = json.loads((folder / "index.json").read_text())
+    assert len(content["replaced"]) == 1
+    content["replaced"] = dict.fromkeys(content["replaced"], long_ago)
+    content["parts"] = []
+    (folder / "index.json").write_text(json.dumps(content))
+    rows(tmp_path)
+    assert not [name for name in content["replaced"] if (folder / name).exists()]
+    assert len(rows(tmp_path)) == 160
 
 
 def test_replaced_parts_are_removed_in_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

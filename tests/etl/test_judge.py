@@ -71,7 +71,7 @@ def test_the_clean_miniature_has_no_fault(walk: Walk) -> None:
         ("keypoints_2d", lambda v: v[:, LEGS], "left_right_legs", "left and right legs are exchanged"),
         ("keypoints_2d", lambda v: v[..., ::-1], "x_y", "x and y are exchanged"),
         ("keypoints_2d", lambda v: 2 * v, "scale", r"scale x0\.5, offset"),
-        ("keypoints_2d", lambda v: v + [50, 0], "scale", r"scale x1, offset \(-50"),
+        ("keypoints_2d", lambda v: v + np.array([50, 0]), "scale", r"scale x1, offset \(-50"),
         ("keypoints_2d", upside_down, "misfit", "no known fault explains it"),
         ("keypoints_3d", lambda v: v * 1000, "depth_unit", "annotated depths are in mm"),
     ],

@@ -132,6 +132,28 @@ def test_frames(root: Path, frame: Any, numbers: list[int]) -> None:
     assert ds["frame_number"].values.tolist() == numbers
 
 
+def test_frames_narrow_each_other(root: Path) -> None:
+    walking = open_features(root).sel(subject="S1", action="Walking", camera="55011271", frame=slice(4, 15))
+    assert walking.sel(frame=[3, 5, 15, 16]).load()["frame_number"].values.tolist() == [5, 15]
+    assert walking.sel(frame=slice(0, None, 5)).sel(frame=slice(9, 30)).load()["frame_number"].values.tolist() == [
+        10,
+        15,
+    ]
+    assert walking.sel(frame=17).load().sizes["frame"] == 0
+    assert len(walking.sel(frame=5).paths()) == 1
+
+
+def test_numbers_and_names_of_numpy(root: Path) -> None:
+    selected = open_features(root)
+    chosen = selected.sel(subject=np.array(["S1"]), subaction=np.int64(1), frame=np.arange(2, 4)).load()
+    assert set(chosen["subject"].values.tolist()) == {"S1"}
+    assert set(chosen["frame_number"].values.tolist()) == {2, 3}
+    assert selected.sel(subaction=np.array([1, 2]), status=np.array(["ok"])).load().sizes["frame"] == 8 * 17
+    assert selected.sel(subject=np.array([], str), status=np.array([], str)).load().sizes["frame"] == 160
+    with pytest.raises(WorkspaceError, match="of subaction 2"):
+        selected.sel(subaction=np.int32(2))
+
+
 def test_status(root: Path) -> None:
     selected = open_features(root).sel(subject="S1")
     assert set(selected.sel(status="decode_error").load()["frame_number"].values.tolist()) == {9, 10}
@@ -249,6 +271,16 @@ def test_a_file_of_the_right_size_that_is_damaged_is_left_out(tmp_path: Path) ->
     ds = selected.load()
     assert ds["frame_number"].values.tolist() == [*range(8, 20)]
     assert selected.completeness().lost == (str(parts[0].path),)
+    # What can't be read isn't finished.
+    assert (ds.attrs["complete"], ds.attrs["rows_finished"], ds.attrs["rows_annotated"]) == (0, 12, 20)
+    state = selected.completeness()
+    assert not state.complete
+    assert (state.finished, state.ok, state.partitions) == (12, 12, 2)
+    # A lazy selection, which had a place for its rows, says which file it is and what to do.
+    lazy = open_features(tmp_path).to_xarray(lazy=True)
+    with pytest.raises(WorkspaceError, match="--verify") as caught:
+        lazy.compute()
+    assert str(path) in str(caught.value)
 
 
 def test_a_file_set_aside_after_it_was_found_is_read_there(tmp_path: Path) -> None:

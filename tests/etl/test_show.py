@@ -17,6 +17,7 @@ from etl.errors import ConfigError, MediaError, WorkspaceError
 from etl.looking import Source, boxes_of, frame_of, look
 from etl.show import default_target, find_sequence, show_frame, show_image, show_video, write_video
 from etl.stages.estimate import build_models
+from tests.etl import stores
 from tests.etl.conftest import CAMERAS, Walk
 
 NAME = f"S1/Walking/1/{CAMERAS[0]}"
@@ -121,7 +122,7 @@ def test_a_video_of_a_sequence(shared_walk: Walk, tmp_path: Path) -> None:
         x, y = np.round(rows.xy[number, [1, 2]].mean(0) * scale).astype(int)
         around = frames[number][y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).astype(int)
         assert (around[:, 2] - around[:, 0]).max() > 60
-    with pytest.raises(WorkspaceError, match="mp4"):
+    with pytest.raises(ConfigError, match="mp4"):
         show_video(stored, tmp_path / "a.avi")
 
 
@@ -166,6 +167,36 @@ def test_the_verb(shared_walk: Walk, crowd: Path, tmp_path: Path) -> None:
     refused = run.invoke(app, ["show", NAME, *options])
     assert isinstance(refused.exception, ConfigError)
     assert "one frame at a time" in str(refused.exception)
+
+
+def test_other_suffixes_are_refused_before_any_work(shared_walk: Walk, crowd: Path, tmp_path: Path) -> None:
+    nothing = ModelSettings(set="no.such.module:build")
+    for name in ("a.pdf", "a.mp4", "a"):
+        with pytest.raises(ConfigError, match=r"\.png or \.jpg"):
+            show_image(crowd, tmp_path / name, nothing)
+        with pytest.raises(ConfigError, match=r"\.png or \.jpg"):
+            show_frame(find_sequence(shared_walk.work, NAME), 0, tmp_path / name)
+    for more in (["--video"], ["3"]):
+        refused = CliRunner().invoke(app, ["show", str(crowd), *more])
+        assert isinstance(refused.exception, ConfigError)
+        assert "not of an image" in str(refused.exception)
+
+
+def test_damaged_files_cost_their_frames(tmp_path: Path) -> None:
+    parts = stores.annotate(tmp_path, stores.keys(subjects=("S1",), actions=("Walking",), cameras=("54138969",)))
+    stores.estimate(tmp_path, parts)
+    path = stores.store_of(tmp_path).folder / parts[0].path
+    path.write_bytes(bytes(path.stat().st_size))
+    stores.store_of(tmp_path).record_run({"models": {"set": "embedded"}, "estimate": {"association": "person"}})
+    stored = find_sequence(tmp_path, "S1/Walking/1/54138969")
+    assert stored.rows().frame.tolist() == [*range(8, 20)]
+    with pytest.raises(WorkspaceError, match="--verify") as caught:
+        show_frame(stored, 3, tmp_path / "a.png")
+    assert path.name in str(caught.value)
+    for part in parts[1:]:
+        (stores.store_of(tmp_path).folder / part.path).write_bytes(b"")
+    with pytest.raises(WorkspaceError, match="files that can be read"):
+        stored.rows()
 
 
 def test_names_of_targets(crowd: Path) -> None:

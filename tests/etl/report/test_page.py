@@ -18,6 +18,7 @@ from etl.cli import app
 from etl.errors import WorkspaceError
 from etl.report.data import gather
 from etl.report.page import write_report
+from etl.report.runs import in_words
 from etl.stages.join import SequenceFiles
 from etl.workspace import Workspace
 from schemas.features import Status
@@ -107,6 +108,73 @@ def test_failures_are_shown_by_reason(walk: Walk, tmp_path: Path) -> None:
     # Without depth maps there is one picture a frame.
     assert page.read_text().count('<img src="data:image/jpeg;base64,') == 9 + 4
     assert "depth maps weren&#39;t asked for" in page.read_text()
+
+
+def test_failures_of_a_large_dataset_are_shown_though_they_are_not_in_the_sample(walk: Walk, tmp_path: Path) -> None:
+    lose(walk, CAMERAS[1], range(3, 5), Status.DECODE_ERROR, "broken")
+    page = write_report(walk.work, "h36m", tmp_path / "r.html", depth=False, most_rows=8)  # every tenth row
+    thumbnails = re.search(r'<div class="thumbs">(.*?)</section>', page.read_text(), flags=re.S)
+    assert thumbnails is not None
+    assert thumbnails[1].count("data:image/jpeg") == 2
+    assert [n in text_of(page) for n in (f"[{CAMERAS[1]}] frame 3", f"[{CAMERAS[1]}] frame 4")] == [True, True]
+
+
+def test_a_damaged_file_costs_its_rows_only(walk: Walk, tmp_path: Path) -> None:
+    path = walk.features(CAMERAS[0])
+    path.write_bytes(bytes(path.stat().st_size))
+    text = text_of(write_report(walk.work, "h36m", tmp_path / "r.html", depth=False))
+    assert "40 of 40 frames have a person" in text
+    assert "1 damaged file is left out" in text
+    assert path.name in text
+    walk.features(CAMERAS[1]).write_bytes(b"")
+    with pytest.raises(WorkspaceError, match="--verify"):
+        write_report(walk.work, "h36m", tmp_path / "r.html", depth=False)
+
+
+def test_times_and_workers(walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (receipts,) = walk.work.glob("h36m/features/*/receipts.jsonl")
+    lines = [json.loads(line) for line in receipts.read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line |= {"written": 1_800_000_000 + 7200 * i, "seconds": 100.0, "worker": f"node{i}"}
+    receipts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr("etl.report.page.MOST_WORKERS", 1)
+    text = text_of(write_report(walk.work, "h36m", tmp_path / "r.html", depth=False))
+    for at in (1_800_000_000 - 100, 1_800_000_000, 1_800_007_200):
+        assert in_words(at) in text
+    assert "The plot has the 1 workers with most frames, of 2." in text
+    monkeypatch.setattr("etl.report.page.MOST_RUNS", 1)
+    assert "The last 1 of 2." in text_of(write_report(walk.work, "h36m", tmp_path / "r.html", depth=False))
+
+
+def test_verdicts_on_other_features_are_not_shown(walk: Walk, tmp_path: Path) -> None:
+    ask_the_judge(walk)
+    path = walk.work / "h36m" / judge.FILE
+    path.write_text(path.read_text().replace('"features": "', '"features": "older-'))
+    text = text_of(write_report(walk.work, "h36m", tmp_path / "r.html", depth=False))
+    assert "Not judged yet for these features" in text
+    assert "fit their own annotations best" not in text
+
+
+def test_too_few_frames_are_not_called_aligned(walk: Walk, tmp_path: Path) -> None:
+    with netCDF4.Dataset(walk.annotation(CAMERAS[0]), "a") as ds:
+        ds["valid_annotation"][:] = np.arange(40) < 3
+    ask_the_judge(walk)
+    text = text_of(write_report(walk.work, "h36m", tmp_path / "r.html", depth=False))
+    assert "aligned 1 of 2 sequences; 1 can't be told" in text
+    assert "No sequence that can be judged is misaligned. Of 1 it can't be told" in text
+    assert f"Not judged, with too few frames: 1 sequence, such as h36m S1 Walking 1 [{CAMERAS[0]}]" in text
+    assert "3 frames with a detection and a usable annotation, where 5 are needed" in text
+
+
+def test_a_misfit_is_an_alarm(walk: Walk, tmp_path: Path) -> None:
+    with netCDF4.Dataset(walk.annotation(CAMERAS[0]), "a") as ds:
+        joints = np.asarray(ds["keypoints_2d"][:])
+        ds["keypoints_2d"][:] = 2 * joints[:, :1] - joints
+    ask_the_judge(walk)
+    page = write_report(walk.work, "h36m", tmp_path / "r.html", depth=False)
+    (alarm,) = re.findall(r'<div class="alarm">(.*?)</div>', page.read_text(), flags=re.S)
+    assert "no known fault explains it" in alarm
+    assert '<td class="text bad">misfit</td>' in page.read_text()
 
 
 def test_misaligned_sequences_are_named(walk: Walk, tmp_path: Path) -> None:
