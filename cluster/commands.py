@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 ACTIVE = "PENDING,CONFIGURING,RUNNING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
+ENDED = "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,TIMEOUT"
 
 
 class CommandFailed(RuntimeError):
@@ -92,10 +93,10 @@ async def call(argv: Sequence[str], timeout: float = 60) -> str:
     return await asyncio.to_thread(run, argv, timeout)
 
 
-def queue_command(job_name: str) -> list[str]:
-    """The squeue call that lists the living jobs of one run."""
+def queue_command(job_name: str, states: str = ACTIVE) -> list[str]:
+    """The squeue call that lists the jobs of one run: the living, or those `ENDED` that slurmctld still remembers."""
     who = ["-u", str(os.getuid()), f"--name={job_name}"]
-    return ["squeue", "--noheader", "--all", *who, "-t", ACTIVE, "-o", "%i|%T|%M|%N|%r"]
+    return ["squeue", "--noheader", "--all", *who, "-t", states, "-o", "%i|%T|%M|%N|%r"]
 
 
 def parse_queue(text: str) -> dict[str, QueuedJob]:

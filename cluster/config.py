@@ -22,9 +22,9 @@ _WALLTIME: Final = re.compile(
 _MEMORY: Final = re.compile(r"([1-9]\d{0,6})([KMGT])")
 _DIRECTIVE: Final = re.compile(r"--[a-z][a-z0-9-]*(=[\w@%+:,./~&|*!()\[\]-]+)?", re.ASCII)
 _OURS: Final = {  # directives that would break the matching of jobs and workers, or that have a key of their own
-    "account", "array", "chdir", "comment", "constraint", "cpus-per-task", "error", "exclude", "gres", "job-name",
-    "mem", "nodes", "ntasks", "no-requeue", "output", "parsable", "partition", "qos", "requeue", "test-only", "time",
-    "wait", "wrap",
+    "account", "array", "chdir", "clusters", "comment", "constraint", "cpus-per-task", "error", "exclude", "gres",
+    "job-name", "mem", "nodes", "ntasks", "no-requeue", "open-mode", "output", "parsable", "partition", "qos",
+    "requeue", "signal", "test-only", "time", "wait", "wrap",
 }  # fmt: skip
 
 
@@ -93,8 +93,9 @@ def _directive(value: str) -> str:
     if not _DIRECTIVE.fullmatch(value):
         raise ValueError(f"a directive is --name or --name=value, without spaces or quotes, not {value!r}")
     name = value[2:].split("=")[0]
-    if name in _OURS:
-        raise ValueError(f"--{name} has a key of its own or is set by xycd; remove it from directives")
+    ours = [option for option in sorted(_OURS) if option.startswith(name)]  # sbatch takes any unambiguous beginning
+    if ours:
+        raise ValueError(f"--{ours[0]} has a key of its own or is set by xycd; remove --{name} from directives")
     return value
 
 
@@ -237,18 +238,22 @@ class SlurmConfig(_Frozen):
         None, description="interpreter on the nodes, such as `apptainer exec --nv image.sif python`; None: this one"
     )
     interface: Interface | None = Field(None, description="network interface of the nodes, such as ib0")
-    scheduler_interface: Interface | None = Field(None, description="the login node's, where its name differs")
+    scheduler_interface: Interface | None = Field(
+        None, description="the login node's, where its name differs; without either, the one that leads to slurmctld"
+    )
     scheduler_ports: Ports | None = Field(None, description="FIRST:LAST; one free port of these is taken")
     worker_ports: Ports | None = Field(None, description="FIRST:LAST, for sites with a firewall between nodes")
     tls: bool = Field(True, description="without it, everyone who reaches the port runs code as you")
-    folder: Folder | None = Field(None, description="on shared disk; None: inside the workspace")
+    folder: Folder | None = Field(
+        None, description="on shared disk; gets a private folder of your own; None: inside the workspace"
+    )
     scratch: Line | None = Field(None, description="node-local folder for the workers' files, such as $TMPDIR")
     drain: PositiveInt = Field(300, description="seconds before the walltime at which workers leave at the latest")
     startup: PositiveInt = Field(600, description="seconds a running job has until its worker must have joined")
     give_up_after: PositiveInt = Field(
         6, description="rounds of jobs in a row that end before a worker joined, 5 s, 10 s, 20 s, ... apart"
     )
-    poll: float = Field(5.0, gt=0, le=600, description="seconds between two looks at squeue")
+    poll: float = Field(5.0, gt=0, le=60, description="seconds between two looks at squeue")
     driver: DriverConfig = DriverConfig()
 
     @model_validator(mode="after")

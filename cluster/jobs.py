@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -21,7 +22,6 @@ from cluster.jobqueue import SLURMJob
 from cluster.security import RunFolder
 
 SECTION = "xycd"  # of dask's configuration: a user's own jobqueue.yaml has no say, its values are unchecked
-GPU_DIRECTIVES = ("--gpus", "--gpus-per-node", "--gpus-per-task")  # the same for a job of one task on one node
 AT_ONCE = 4  # sbatch processes at a time: slurmctld is shared
 
 
@@ -136,14 +136,17 @@ def script(config: ClusterConfig, folder: Path | None = None) -> str:
 
 
 def run_base(config: ClusterConfig, folder: Path | None) -> Path:
-    """Folder on shared disk for keys and logs: the profile's, else the caller's, else one in the home directory.
+    """Folder on shared disk for keys and logs: within the profile's, else the caller's, else one at home.
+
+    Runs make it private. The profile's own may be anything, such as a group's, and stays as it is.
 
     Raises
     ------
     ClusterError
         When its path can't stand in a batch script.
     """
-    chosen = config.slurm.folder or folder or Path.home() / ".cache" / "xycd" / "cluster"
+    own = config.slurm.folder and config.slurm.folder / f"xycd-{os.getuid()}"
+    chosen = own or folder or Path.home() / ".cache" / "xycd" / "cluster"
     try:
         return safe_path(chosen.absolute())
     except ValueError as error:
@@ -170,20 +173,3 @@ def defaults() -> dict[str, Any]:
         "shebang": "#!/bin/bash",
     }
     return {f"jobqueue.{SECTION}": section}
-
-
-def job_gpus(config: SlurmConfig) -> int:
-    """GPUs of a job, whether they are asked for by `gres` or by a directive such as --gpus-per-node=a100:2."""
-    asked = [line.partition("=") for line in config.directives]
-    counts = [value.rsplit(":", 1)[-1] for name, _, value in asked if name in GPU_DIRECTIVES]
-    return gpus_of(config.gres) or max((int(count) for count in counts if count.isdigit()), default=0)
-
-
-def gpus_of(gres: str | None) -> int:
-    """GPUs of a job with this gres: gpu, gpu:2, gpu:a100:2, shard:1,gpu:2; 0 where there are none."""
-    count = 0
-    for part in (gres or "").split(","):
-        fields = part.split(":")
-        if fields[0] == "gpu":
-            count += int(fields[-1]) if fields[-1].isdigit() else 1
-    return count

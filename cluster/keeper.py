@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from cluster.errors import ClusterError
 FIRST_DELAY = 5.0
 LONGEST_DELAY = 300.0
 ORPHAN_AFTER = 60.0  # seconds; sbatch may time out and the job be there all the same
+NO_FAULT = frozenset({"CANCELLED", "PREEMPTED"})  # ends of jobs that say nothing about the profile
 
 
 class Keepable(Protocol):
@@ -33,8 +34,8 @@ class Keepable(Protocol):
         """Names of those whose worker is connected."""
         ...
 
-    def ran(self, job: str) -> bool:
-        """Whether the job got as far as to write a log."""
+    def submitted(self) -> Collection[str | None]:
+        """Ids of jobs that sbatch has taken and that are still wanted, those of a round that isn't over included."""
         ...
 
     def last_words(self, job: str) -> str:
@@ -45,16 +46,16 @@ class Keepable(Protocol):
         """Living jobs, as squeue lists them; CommandFailed when it can't say."""
         ...
 
+    async def ended(self) -> dict[str, QueuedJob]:
+        """Jobs that ended some minutes ago at most, as far as SLURM still knows them; CommandFailed as above."""
+        ...
+
     async def replace(self, names: list[str]) -> None:
         """Forget the jobs under these names and submit others."""
         ...
 
     async def cancel(self, job: str) -> None:
         """Cancel a job."""
-        ...
-
-    def beat(self) -> None:
-        """Called at every step: the run lives."""
         ...
 
 
@@ -188,8 +189,8 @@ class Keeper:
     replaced: int = 0
     on_hold: str = ""  # why jobs that end aren't replaced for now
     _watches: dict[str, Watch] = field(default_factory=dict)
-    _early: int = 0  # rounds in a row in which jobs ended before their worker came
-    _setbacks: int = 0  # the same, and rounds with rejections
+    _early: int = 0  # rounds in a row in which jobs ended, by no one's wish, before their worker came
+    _setbacks: int = 0  # the same, and rounds with rejections and with jobs that somebody cancelled
     _not_before: float = 0
     _orphans: dict[str, float] = field(default_factory=dict)
 
@@ -204,7 +205,6 @@ class Keeper:
 
     async def step(self) -> None:
         """Look once."""
-        self.cluster.beat()
         asked = dict(self.cluster.asked())
         try:
             queue = await self.cluster.queue()
@@ -229,10 +229,12 @@ class Keeper:
             await self._act(verdicts, now)
 
     async def _act(self, verdicts: list[Verdict], now: float) -> None:
-        early = [v for v in verdicts if v.job is not None and not v.joined and self._started(v)]
+        fates = await self._fates(verdicts)
+        setback = [v for v in verdicts if not v.joined]
+        early = [v for v in setback if v.job and (v.job not in fates or fates[v.job].state not in NO_FAULT)]
         for verdict in verdicts:
             if verdict.why != "rejected":  # reported when it happened
-                self.report(self._words(verdict, verdict in early))
+                self.report(self._words(verdict, fates.get(verdict.job or "")))
             if verdict.cancel and verdict.job:
                 await self.cluster.cancel(verdict.job)
         self._early += bool(early)
@@ -240,33 +242,40 @@ class Keeper:
             job = early[-1].job or ""
             self.failure = self.failure or ClusterError(
                 "A job starts a worker that connects to the scheduler.",
-                f"{self._early} times in a row none did; job {job} said: {self.cluster.last_words(job)}",
+                f"{self._early} times in a row none did; job {job}{_fate(fates.get(job))} said: "
+                f"{self.cluster.last_words(job)}",
                 "Check prologue, python and interface in the profile with `xycd plan` and `xycd check`.",
             )
             return
-        if early or any(verdict.why == "rejected" for verdict in verdicts):
+        if setback:
             # The first is tried again at once, the next ones later and later.
             self._not_before = now + min(LONGEST_DELAY, FIRST_DELAY * 2.0**self._setbacks)
             self._setbacks += 1
         self.replaced += len(verdicts)
         await self.cluster.replace([verdict.name for verdict in verdicts])
 
-    def _started(self, verdict: Verdict) -> bool:
-        job = verdict.job or ""
-        return verdict.why == "silent" or job in self.usage or self.cluster.ran(job)
+    async def _fates(self, verdicts: list[Verdict]) -> dict[str, QueuedJob]:
+        """How jobs ended that are gone and whose worker never came, as far as SLURM knows."""
+        if not any(v.why == "gone" and not v.joined for v in verdicts):
+            return {}
+        try:
+            return await self.cluster.ended()
+        except CommandFailed:
+            return {}
 
-    def _words(self, verdict: Verdict, early: bool) -> str:
+    def _words(self, verdict: Verdict, fate: QueuedJob | None) -> str:
         if verdict.why == "silent":
             return f"job {verdict.job} runs, but no worker came within {self.startup:.0f} s; replaced"
         if verdict.why == "stuck":
             return f"job {verdict.job} runs, but its worker is gone; replaced"
-        if early:
-            return f"job {verdict.job} ended before its worker came: {self.cluster.last_words(verdict.job or '')}"
-        return f"job {verdict.job} is gone; replaced"
+        if verdict.joined or (fate is not None and fate.state in NO_FAULT):
+            return f"job {verdict.job} is gone{_fate(fate)}; replaced"
+        words = self.cluster.last_words(verdict.job or "")
+        return f"job {verdict.job} ended before its worker came{_fate(fate)}: {words}"
 
     async def _cancel_orphans(self, asked: Mapping[str, str | None], now: float) -> None:
         """Cancel jobs under our name that nobody asked for any more."""
-        known = set(asked.values()) | set(self.cluster.asked().values())
+        known = {*asked.values(), *self.cluster.submitted()}
         self._orphans = {job: self._orphans.get(job, now) for job in self.listed if job not in known}
         for job, since in list(self._orphans.items()):
             if now - since > ORPHAN_AFTER:
@@ -279,3 +288,11 @@ class Keeper:
         if self.problems and self.problems[-1][1] == text:
             self.problems.pop()
         self.problems.append((self.wall_clock(), text))
+
+
+def _fate(job: QueuedJob | None) -> str:
+    """How a job ended, in brackets: its state, and the reason where SLURM gives one for that."""
+    if job is None:
+        return ""
+    told = job.state not in NO_FAULT and job.reason not in ("", "None")  # else it is why the job was waiting before
+    return f" ({job.state}, {job.reason})" if told else f" ({job.state})"

@@ -19,17 +19,19 @@ import dask
 from distributed import Security
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
-from distributed.utils import get_ip, get_ip_interface
 
 from cluster import commands, files, logs, settings
+from cluster.addresses import scheduler_address
 from cluster.config import ClusterConfig, port_range
 from cluster.errors import ClusterError, SubmissionRejected
+from cluster.gres import job_gpus
 from cluster.jobqueue import SLURMCluster
-from cluster.jobs import SECTION, Job, defaults, job_gpus, job_options, run_base
+from cluster.jobs import SECTION, Job, defaults, job_options, run_base
 from cluster.keeper import Keeper
 from cluster.security import RunFolder, clean_stale
 
 FIRST_ANSWER = 120.0  # seconds that sbatch has for the first job
+HEARTBEAT = 10.0  # seconds between two; after cluster.owner.STALE_AFTER the run counts as dead
 
 
 class SlurmWorkers(SLURMCluster):
@@ -49,7 +51,7 @@ class SlurmWorkers(SLURMCluster):
         self.run_name = f"xycd-{secrets.token_hex(4)}"
         self.leaving = False
         self._undo = contextlib.ExitStack()
-        self._keeping: Future[None] | None = None
+        self._tasks: list[Future[None]] = []
         files.private_folder(folder)
         files.private_folder(folder / "jobs")
         try:
@@ -81,7 +83,8 @@ class SlurmWorkers(SLURMCluster):
             give_up_after=slurm.give_up_after,
             interval=slurm.poll,
         )
-        self._keeping = asyncio.run_coroutine_threadsafe(self.keeper.run(), self.loop.asyncio_loop)  # type: ignore[union-attr]
+        loop = self.loop.asyncio_loop  # type: ignore[union-attr]
+        self._tasks = [asyncio.run_coroutine_threadsafe(task, loop) for task in (self._beat(), self.keeper.run())]
 
     @classmethod
     def begin(cls, config: ClusterConfig, *, folder: Path | None = None) -> SlurmWorkers:
@@ -141,9 +144,7 @@ class SlurmWorkers(SLURMCluster):
     def _scheduler_options(self) -> dict[str, Any]:
         slurm = self.config.slurm
         address = self.config.dashboard_address
-        interface = slurm.scheduler_interface or slurm.interface
-        # One address, never all of them: without `interface` the one that the default route leaves by.
-        host = get_ip_interface(interface) if interface else get_ip()
+        host = scheduler_address(slurm)  # one, never all of them
         options: dict[str, Any] = {"host": host, "dashboard": address is not None}
         options["dashboard_address"] = address or "127.0.0.1:0"
         if slurm.scheduler_ports:
@@ -164,9 +165,10 @@ class SlurmWorkers(SLURMCluster):
         names = {str(state.name) for state in self._states()}
         return names if self.workers_per_job == 1 else {name.rpartition("-")[0] for name in names}
 
-    def ran(self, job: str) -> bool:
+    def submitted(self) -> set[str | None]:
         """See `cluster.keeper.Keepable`."""
-        return (self.base / "jobs" / f"{job}.log").exists()
+        # `workers` gets the jobs of a round when all its sbatch calls are over; of a slow slurmctld that is minutes.
+        return {job.job_id for job in list(self._created) if job.status != Status.closed}
 
     def last_words(self, job: str) -> str:
         """See `cluster.keeper.Keepable`."""
@@ -175,6 +177,10 @@ class SlurmWorkers(SLURMCluster):
     async def queue(self) -> dict[str, commands.QueuedJob]:
         """See `cluster.keeper.Keepable`."""
         return commands.parse_queue(await commands.call(commands.queue_command(self.run_name)))
+
+    async def ended(self) -> dict[str, commands.QueuedJob]:
+        """See `cluster.keeper.Keepable`."""
+        return commands.parse_queue(await commands.call(commands.queue_command(self.run_name, commands.ENDED)))
 
     async def replace(self, names: list[str]) -> None:
         """See `cluster.keeper.Keepable`."""
@@ -194,9 +200,11 @@ class SlurmWorkers(SLURMCluster):
         with contextlib.suppress(commands.CommandFailed):  # gone already, or tried again at the next look
             await commands.call(["scancel", job])
 
-    def beat(self) -> None:
-        """See `cluster.keeper.Keepable`."""
-        self.run_folder.touch()
+    async def _beat(self) -> None:
+        """Say that the run lives, however long SLURM takes to answer: a run without a heartbeat is cleaned away."""
+        while True:
+            await asyncio.to_thread(self.run_folder.touch)  # the disk, too, may take its time
+            await asyncio.sleep(HEARTBEAT)
 
     # What dask does otherwise.
 
@@ -272,7 +280,7 @@ class SlurmWorkers(SLURMCluster):
             "nodes": dict(Counter(job.nodes for job in jobs if job.state == "RUNNING")),
             "waiting": dict(Counter(job.reason for job in jobs if job.state == "PENDING")),
             "replaced": self.keeper.replaced,
-            "problems": [list(problem) for problem in self.keeper.problems],
+            "problems": [list(problem) for problem in list(self.keeper.problems)],
             "gpu_hours": round(sum(self.usage().values()), 3),
             "queue_age_s": None if seen is None else round(time.monotonic() - seen, 1),
         }
@@ -280,14 +288,14 @@ class SlurmWorkers(SLURMCluster):
     def usage(self) -> dict[str, float]:
         """GPU-hours of each job so far, in order of submission, as squeue last saw it running; CPU jobs count 0."""
         gpus = job_gpus(self.config.slurm)
-        return {job.job: job.seconds * gpus / 3600 for job in self.keeper.usage.values()}
+        return {job.job: job.seconds * gpus / 3600 for job in list(self.keeper.usage.values())}
 
     def close(self, timeout: float | None = None) -> Any:
         """Cancel all jobs, stop the scheduler, delete the keys; whatever fails on the way, the rest is done."""
         if self.status == Status.closed:
             return None
-        if self._keeping is not None:
-            self._keeping.cancel()
+        for task in self._tasks:
+            task.cancel()
         self.leaving = True
         _cancel_all(self.run_name, attempts=1)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster import check as node_check
 from cluster.check import Needs
+from cluster.gres import job_gpus
 from etl import steps
 from etl.config import Config
 from etl.driver import RUN_FOLDER
@@ -70,7 +71,7 @@ def check(config: Config) -> tuple[str, list[str]]:
     jobs = [Job(name, config) for name in datasets]
     plans = [_todo(job) for job in jobs]
     trial = next((Trial(todo[0], job.estimator) for job, (_, todo) in zip(jobs, plans, strict=True) if todo), None)
-    on_gpu = config.cluster.kind == "slurm" and "gpu" in (config.cluster.slurm.gres or "")
+    on_gpu = config.cluster.kind == "slurm" and job_gpus(config.cluster.slurm) > 0
     needs = Needs(
         readable={
             **{f"dataset {job.dataset}": job.settings.root.resolve() for job in jobs},

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cluster.gres import job_gpus
 from etl.config import Config
 from etl.errors import WorkspaceError
 from etl.models import registry
@@ -190,5 +191,5 @@ def _uses_gpu(config: Config, models: Any) -> bool:
     if device != "auto":
         return bool(device == "cuda")
     if config.cluster.kind == "slurm":
-        return "gpu" in (config.cluster.slurm.gres or "")
+        return job_gpus(config.cluster.slurm) > 0
     return config.cluster.local.gpus != "none" and bool(models.on_gpu(config.models.options))

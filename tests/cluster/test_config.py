@@ -153,11 +153,28 @@ def test_directives(value: str) -> None:
         "--time=5",
         "--comment=a b",
         "--job-name=x",
+        "--clusters=x",
+        "--clus=x",
+        "--arr=1-3",
+        "--requeu",
+        "--job=x",
+        "--part=x",
+        "--tim=5",
+        "--signal=TERM",
+        "--open-mode=truncate",
     ],
 )
 def test_directives_that_break_us(directive: str) -> None:
     with pytest.raises(ValidationError):
         SlurmConfig(directives=(directive,))
+
+
+@pytest.mark.parametrize(
+    "directive",
+    ["--reservation=night", "--gpus-per-node=a100:2", "--exclusive", "--mem-bind=local", "--time-min=5", "--nice=100"],
+)
+def test_directives_that_do_not(directive: str) -> None:
+    assert SlurmConfig(directives=(directive,)).directives == (directive,)
 
 
 def test_prologue_is_shell_but_one_line_each() -> None:

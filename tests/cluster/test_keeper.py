@@ -20,6 +20,8 @@ class Cluster:
         self.states: dict[str, QueuedJob] = {}
         self.live: set[str] = set()
         self.logs: dict[str, str] = {}
+        self.fates: dict[str, QueuedJob] = {}
+        self.under_way: set[str] = set()  # taken by sbatch in a round that isn't over
         self.cancelled: list[str] = []
         self.refusing = self.down = False
         self.next = 1
@@ -40,8 +42,10 @@ class Cluster:
         if connect:
             self.live.add(name)
 
-    def end(self, name: str) -> None:
-        self.states.pop(self.jobs[name] or "", None)
+    def end(self, name: str, state: str = "", reason: str = "None") -> None:
+        job = self.jobs[name] or ""
+        if self.states.pop(job, None) and state:
+            self.fates[job] = QueuedJob(job, state, reason=reason)
         self.live.discard(name)
 
     def asked(self) -> Mapping[str, str | None]:
@@ -50,8 +54,8 @@ class Cluster:
     def connected(self) -> set[str]:
         return self.live
 
-    def ran(self, job: str) -> bool:
-        return job in self.logs
+    def submitted(self) -> set[str | None]:
+        return {*self.jobs.values(), *self.under_way}
 
     def last_words(self, job: str) -> str:
         return self.logs.get(job, "")
@@ -61,6 +65,9 @@ class Cluster:
             raise CommandFailed("slurm_load_jobs error: Unable to contact slurm controller")
         return dict(self.states)
 
+    async def ended(self) -> dict[str, QueuedJob]:
+        return dict(self.fates)
+
     async def replace(self, names: list[str]) -> None:
         for name in names:
             self.submit(name)
@@ -68,9 +75,6 @@ class Cluster:
     async def cancel(self, job: str) -> None:
         self.cancelled.append(job)
         self.states.pop(job, None)
-
-    def beat(self) -> None:
-        pass
 
 
 def keeper_of(cluster: Cluster, **options: float) -> Keeper:
@@ -108,7 +112,7 @@ def test_lost_jobs_are_replaced() -> None:
 
 def test_on_hold_nothing_is_replaced_until_it_ends() -> None:
     cluster = Cluster(2)
-    keeper = keeper_of(cluster, give_up_after=1)
+    keeper = keeper_of(cluster, give_up_after=2)
     cluster.run("w0")
     step(keeper, cluster)
     keeper.on_hold = "the run waits for space"
@@ -124,15 +128,33 @@ def test_on_hold_nothing_is_replaced_until_it_ends() -> None:
     assert keeper.failure is None
 
 
-def test_a_pending_job_that_vanishes_is_no_failure() -> None:
+def test_a_pending_job_that_is_cancelled_is_no_failure() -> None:
+    """It is replaced at once, but who cancels each that comes isn't sent ever more of them."""
     cluster = Cluster(1)
     keeper = keeper_of(cluster, give_up_after=1)
-    for _ in range(5):
+    step(keeper, cluster)
+    cluster.end("w0", "CANCELLED", "Priority")
+    step(keeper, cluster, 1)
+    assert cluster.jobs["w0"] == "2"
+    assert keeper.problems[-1][1] == "job 1 is gone (CANCELLED); replaced"
+    for _ in range(1000):
         step(keeper, cluster, 1)
-        cluster.end("w0")
-        step(keeper, cluster, 1)
+        cluster.end("w0", "CANCELLED")
     assert keeper.failure is None
-    assert cluster.jobs["w0"] == "6"
+    assert cluster.next < 12
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_jobs_that_vanish_without_a_log_end_the_run(known: bool) -> None:
+    """They never ran as far as squeue or their log could tell: their output can't be written, say."""
+    cluster = Cluster(1)
+    keeper = keeper_of(cluster, give_up_after=3)
+    for _ in range(1000):
+        cluster.end("w0", "FAILED" if known else "", "NonZeroExitCode")
+        step(keeper, cluster, 1)
+    assert keeper.failure is not None
+    assert ("(FAILED, NonZeroExitCode)" in keeper.failure.found) is known
+    assert cluster.next - 1 == 3
 
 
 def test_nothing_is_judged_while_squeue_fails() -> None:
@@ -265,6 +287,17 @@ def test_orphans_are_cancelled() -> None:
     assert not cluster.cancelled
     step(keeper, cluster, 2)
     assert cluster.cancelled == ["77"]
+
+
+def test_jobs_of_a_round_that_is_not_over_are_no_orphans() -> None:
+    """The cluster lists them when all its calls of sbatch have returned, and those may take minutes."""
+    cluster = Cluster(1)
+    keeper = keeper_of(cluster)
+    cluster.states["77"] = QueuedJob("77", "RUNNING", 1, "n1")
+    cluster.under_way.add("77")
+    step(keeper, cluster)
+    step(keeper, cluster, 10 * ORPHAN_AFTER)
+    assert not cluster.cancelled
 
 
 def test_scaled_down_jobs_are_forgotten() -> None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +19,8 @@ import cluster
 from cluster import commands, jobs, slurm
 from cluster.config import ClusterConfig, SlurmConfig
 from cluster.errors import ClusterError, SubmissionRejected
+from cluster.keeper import Keeper, Usage
+from cluster.security import RunFolder
 
 CONFIG = ClusterConfig(
     kind="slurm",
@@ -28,6 +36,14 @@ CONFIG = ClusterConfig(
         interface="lo",
     ),
 )
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it doesn't come true"
+        time.sleep(0.02)
 
 
 def test_script() -> None:
@@ -80,32 +96,12 @@ def test_several_workers_a_job() -> None:
     assert "--nanny" in worker.split()
 
 
-@pytest.mark.parametrize(
-    ("gres", "directives", "count"),
-    [
-        ("gpu:2", (), 2),
-        (None, (), 0),
-        (None, ("--gpus-per-node=4", "--exclusive"), 4),
-        (None, ("--gpus=a100:2",), 2),
-        ("gpu:1", ("--gpus-per-task=1",), 1),
-    ],
-)
-def test_gpus_of_a_job(gres: str | None, directives: tuple[str, ...], count: int) -> None:
-    assert jobs.job_gpus(SlurmConfig(gres=gres, directives=directives)) == count
-
-
 def test_staging_is_told_to_the_nanny() -> None:
     values = {"kind": "slurm", "staging": {"folder": "$TMPDIR/videos"}}
     text = jobs.script(ClusterConfig.model_validate(values), Path("/shared/run"))
     assert "export XYCD_STAGING='$TMPDIR/videos'" in text  # the node's own, expanded there
     assert "--preload-nanny cluster.copies" in text
     assert "preload" not in jobs.script(ClusterConfig(kind="slurm"), Path("/shared/run"))
-
-
-def test_gpus_of() -> None:
-    assert [jobs.gpus_of(g) for g in [None, "gpu", "gpu:2", "gpu:a100:4", "gpu:a100", "shard:3", "shard:1,gpu:2"]] == [
-        0, 1, 2, 4, 1, 0, 2,
-    ]  # fmt: skip
 
 
 def test_free_port() -> None:
@@ -189,9 +185,85 @@ def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         cluster.start(CONFIG, folder=tmp_path)
 
 
+def test_a_folder_of_the_profile_is_left_as_it_is(tmp_path: Path) -> None:
+    """A group's folder, say: what the run makes private is a folder of its own in there."""
+    tmp_path.chmod(0o755)
+    profile = CONFIG.model_copy(update={"slurm": CONFIG.slurm.model_copy(update={"folder": tmp_path})})
+    base = jobs.run_base(profile, Path("/elsewhere"))
+    assert base.parent == tmp_path
+    RunFolder(base, "xycd-1").remove()
+    assert stat.S_IMODE(base.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
 def test_folder_that_slurm_would_misread(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"slurm\.folder"):
         jobs.script(CONFIG, tmp_path / "a%j b")
+
+
+def fake(folder: Path, name: str, body: str) -> None:
+    """Replace one of the commands of `fake_slurm`."""
+    (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+
+
+@pytest.fixture
+def quiet() -> ClusterConfig:
+    """A profile whose keeper hardly looks."""
+    return ClusterConfig(kind="slurm", slurm=SlurmConfig(interface="lo", poll=60))
+
+
+def test_the_heart_beats_while_squeue_hangs(
+    fake_slurm: Path, quiet: ClusterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "HEARTBEAT", 0.05)
+    fake(fake_slurm, "sbatch", "echo 7")
+    fake(fake_slurm, "squeue", "sleep 3")
+    with slurm.SlurmWorkers.begin(quiet, folder=fake_slurm / "run") as workers:
+        note = workers.run_folder.path / "owner.json"
+        os.utime(note, (0, 0))
+        until(lambda: note.stat().st_mtime > 0)
+        assert workers.keeper.listed_at is None, "squeue has answered: the test shows nothing"
+
+
+def test_jobs_are_known_while_sbatch_still_works_on_others(fake_slurm: Path, quiet: ClusterConfig) -> None:
+    once = fake_slurm / "once"
+    fake(fake_slurm, "sbatch", f"if mkdir {once}; then echo 7; else sleep 3; echo 8; fi 2> /dev/null")
+    with slurm.SlurmWorkers(quiet, fake_slurm / "run") as workers:
+        workers.scale(jobs=2)
+        until(lambda: "7" in workers.submitted())
+        assert workers.asked() == {}
+        until(lambda: set(workers.asked().values()) == {"7", "8"})
+        workers.scale(jobs=0)
+        until(lambda: not workers.submitted())
+
+
+def test_summary_of_lists_that_change_meanwhile() -> None:
+    """The keeper writes them in another thread."""
+    keeper = Keeper(None)  # type: ignore[arg-type]  # it isn't asked to look
+
+    class Growing(tuple[float, str]):
+        def __iter__(self) -> Iterator[Any]:
+            keeper.report(f"problem {len(keeper.problems)}")
+            return super().__iter__()
+
+    keeper.problems.append(Growing((0.0, "a")))
+    keeper.problems.append(Growing((0.0, "b")))
+
+    class Used(Usage):
+        @property
+        def seconds(self) -> int:
+            keeper.usage[f"{len(keeper.usage)}"] = Usage("9", "n1", 0)
+            return 3600
+
+        @seconds.setter
+        def seconds(self, value: int) -> None:
+            pass
+
+    keeper.usage = {"1": Used("1", "n1", 0), "2": Used("2", "n1", 0)}
+    workers = SimpleNamespace(keeper=keeper, config=CONFIG)
+    assert slurm.SlurmWorkers.usage(workers) == {"1": 1.0, "2": 1.0}  # type: ignore[arg-type]
+    shown = SimpleNamespace(keeper=keeper, jobs={}, run_name="r", usage=dict)
+    assert slurm.SlurmWorkers.summary(shown)["problems"] == [[0.0, "a"], [0.0, "b"]]  # type: ignore[arg-type]
 
 
 def test_settings_are_restored(fake_slurm: Path) -> None:

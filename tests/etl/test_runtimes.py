@@ -163,6 +163,10 @@ def test_on_slurm_the_jobs_decide_and_not_the_login_node(configure):
     assert machine.measured == []
     assert found.models.options["pose_runtime"] == "torch"
     shutil.rmtree(found.workspace)
+    by_directive = {"kind": "slurm", "slurm": {"gres": "none", "directives": ["--gpus-per-node=2"]}}
+    found, _ = resolve(configure(cluster=by_directive), measure=True, models=machine)
+    assert machine.measured == []
+    shutil.rmtree(found.workspace)
     jobs = {"kind": "slurm", "slurm": {"gres": None, "cpus": 1}}
     machine = Machine(gpu=True)
     on_processors = configure().model_copy(update={"cluster": ClusterConfig.model_validate(jobs)})
