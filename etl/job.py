@@ -101,6 +101,11 @@ class Job:
             patience=self.config.cluster.wait_for_space,
         )
 
+    def training_file(self, split: str) -> Path:
+        """The XYCD file of a split: an npz, or a folder of npy files."""
+        ending = ".npz" if self.config.merge.format == "npz" else ""
+        return self.workspace.training / f"{self.dataset}_xycd_{split}{ending}"
+
     def annotation_files(self) -> list[Path]:
         """Annotation files of the sequences asked for, in order of their keys.
 

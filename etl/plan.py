@@ -9,13 +9,14 @@ from etl import runtimes, steps
 from etl.config import Config
 from etl.driver import RUN_FOLDER
 from etl.job import Job
+from etl.outlook import expected_partitions, training_bytes, training_rows
 from etl.progress import size
 from etl.resume import Resume, look_for_finished
 from etl.workspace import free_bytes
 
 
-def plan(config: Config) -> str:
-    """Describe the run that `config` asks for.
+def plan(config: Config, *, verify: bool = False) -> str:
+    """Describe the run that `config` asks for; with `verify`, finished files are opened to see whether they are whole.
 
     Raises
     ------
@@ -24,13 +25,13 @@ def plan(config: Config) -> str:
     """
     datasets = steps.check(config, ("annotate", "estimate", "merge"))
     settled, open_networks = runtimes.resolve(config, measure=False)
-    parts = [describe(Job(name, settled), open_networks) for name in datasets]
+    parts = [describe(Job(name, settled), open_networks, verify=verify) for name in datasets]
     parts.append(_cluster(config))
     parts.append(f"workspace {config.workspace}: {size(free_bytes(config.workspace))} free")
     return "\n\n".join(parts)
 
 
-def describe(job: Job, open_networks: Sequence[str] = ()) -> str:
+def describe(job: Job, open_networks: Sequence[str] = (), *, verify: bool = False) -> str:
     """One dataset: its sequences, what is done and missing, the models, the outputs.
 
     Parameters
@@ -39,6 +40,8 @@ def describe(job: Job, open_networks: Sequence[str] = ()) -> str:
         The dataset.
     open_networks : sequence of str
         Networks whose runtime the run will measure first. Until then the features have no key.
+    verify : bool
+        Open finished files.
     """
     sequences = job.reader.sequences()
     splits = collections.Counter(s.split for s in sequences)
@@ -48,34 +51,37 @@ def describe(job: Job, open_networks: Sequence[str] = ()) -> str:
         f"  subjects     {', '.join(sorted({s.key.subject for s in sequences}))}",
         f"  cameras      {', '.join(sorted({s.key.camera for s in sequences}))}",
     ]
-    annotated = [job.annotations / f"{s.key.path}.nc" for s in sequences]
-    existing = [path for path in annotated if path.exists()]
+    annotated = {s.key: job.annotations / f"{s.key.path}.nc" for s in sequences}
+    existing = [path for path in annotated.values() if path.exists()]
     lines.append(f"  annotations  {len(existing):,} of {len(annotated):,} sequences in {job.annotations}")
     partitions = job.partitions(existing)
     resume = (
-        Resume(todo=partitions) if open_networks else look_for_finished(partitions, job.store, maps=job.maps_ending)
+        Resume(todo=partitions)
+        if open_networks
+        else look_for_finished(partitions, job.store, verify=verify, maps=job.maps_ending)
     )
-    todo = sum(p.frames for p in resume.todo)
-    if len(existing) == len(annotated):
-        lines.append(f"  frames       {sum(p.frames for p in partitions):,}, of which {todo:,} to do")
-    else:
-        lines.append(f"  frames       {sum(p.frames for p in partitions):,} in the annotated sequences, {todo:,} to do")
+    missing = [s for s in sequences if not annotated[s.key].exists()]
+    expected = expected_partitions(job, missing)
+    todo, about = [*resume.todo, *expected], "about " if missing else ""
+    frames, left = (sum(p.frames for p in chosen) for chosen in ([*partitions, *expected], todo))
+    lines.append(f"  frames       {about}{frames:,}, of which {about}{left:,} to do")
+    if missing and not expected:
+        lines[-1] += f", without those of {len(missing):,} sequences that can't be counted yet"
     for_maps = f", of which {len(resume.unmapped):,} for their maps only" if resume.unmapped else ""
-    lines.append(f"  partitions   {len(resume.finished):,} finished, {len(resume.todo):,} to do{for_maps}")
+    lines.append(f"  partitions   {len(resume.finished):,} finished, {about}{len(todo):,} to do{for_maps}")
     lines += [f"  damaged      {text}" for text in resume.damaged]
     if open_networks:
         lines.append(f"  runtimes     of {', '.join(open_networks)}: to be measured, and kept for this workspace")
         lines.append(f"  features     {job.store.folder.parent}, under a key that depends on the runtimes")
     else:
         lines.append(f"  features     {job.store.folder}")
-    lines.append(
-        f"  disk         about {size(steps.disk_needed(job, resume.todo, resume.unmapped))} for features to do"
-    )
+    rows = training_rows(job, sequences, [*partitions, *expected])
+    outputs = {job.training_file(split): count for split, count in rows.items()}
+    to_write = sum(count for path, count in outputs.items() if todo or not path.exists())
+    features, training = steps.disk_needed(job, todo, resume.unmapped), training_bytes(job, to_write)
+    lines.append(f"  disk         about {size(features)} for features to do, {size(training)} for training files")
     lines.append(f"  models       {job.config.models.set}: {_models(job, open_networks)}")
-    for split in sorted(splits):
-        lines.append(
-            f"  writes       {job.workspace.training / f'{job.dataset}_xycd_{split}'}.{job.config.merge.format}"
-        )
+    lines += [f"  writes       {path}" for path in outputs] or ["  writes       features only: no ground truth"]
     return "\n".join(lines)
 
 

@@ -168,7 +168,9 @@ def annotate(job: Job, stages: Sequence[str], summary: Summary, report: Reporter
     files = job.annotation_files()
     summary.sequences = len(files)
     if "annotate" in stages or "merge" in stages:
-        exports = annotate_stage.export_splits(job.annotations, files, job.workspace.training, job.dataset)
+        exports = annotate_stage.export_splits(
+            job.annotations, files, job.workspace.training, job.dataset, complete=annotate_stage.takes_all(job.reader)
+        )
         if tuple(stages) == ("annotate",):
             summary.outputs += exports
     return files
@@ -248,13 +250,11 @@ def merge(job: Job, partitions: list[Partition], summary: Summary, report: Repor
     if not splits:
         report.note(f"{job.dataset} has no ground truth: its features are the result; see `xycd query`.")
         return
-    folder, suffix = job.workspace.training, ".npz" if settings.format == "npz" else ""
-    folder.mkdir(exist_ok=True)
+    job.workspace.training.mkdir(exist_ok=True)
     receipts = {job.store.folder / receipt.path: receipt for receipt in finished.finished.values()}
     decides = {"xycd": __version__, "stage": job.stage, "merge": settings.model_dump(mode="json", exclude={"workers"})}
     outputs = {
-        split: Output.of(folder / f"{job.dataset}_xycd_{split}{suffix}", pairs, receipts, decides)
-        for split, pairs in sorted(splits.items())
+        split: Output.of(job.training_file(split), pairs, receipts, decides) for split, pairs in sorted(splits.items())
     }
     about = {"annotations": job.annotations_key, "features": job.store.folder.name}
     verdicts = judge.read_verdicts(job.workspace.root / job.dataset / judge.FILE, **about)
@@ -269,6 +269,7 @@ def merge(job: Job, partitions: list[Partition], summary: Summary, report: Repor
     _judge([pair for pairs in splits.values() for pair in pairs], job, report)
     for split, output in outputs.items():
         metadata = {"xycd": __version__, "dataset": job.dataset, "split": split, "stage": job.stage}
+        metadata |= annotate_stage.describe_joints(job.annotations, [p.annotation for p in output.pairs], job.dataset)
         merge_stage.merge(
             output.pairs,
             output.path,
