@@ -6,7 +6,7 @@
 | center, scale | (N, 2), (N,) | float64 | px; 1.2 * longer side of the box / 200 |
 | part | (N, 17, 3) | float64 | px and visibility |
 | S | (N, 17, 4) | float64 | metres in camera coordinates, absolute, and visibility |
-| metadata | () | unicode | JSON, which MMPose doesn't read: order of the joints, counts |
+| metadata | () | unicode | JSON, which MMPose doesn't read: order and sources of the joints, counts |
 
 Joints are in H36M_17's order but for MPI-INF-3DHP, whose own order MMPose keeps (root at 14).
 """
@@ -68,6 +68,12 @@ def rows(ds: xr.Dataset, dataset: str) -> dict[str, NDArray[np.float64]]:
 def convention(dataset: str) -> Convention:
     """MMPose's convention for a dataset; that of Human3.6M, but for the cameras' keys, where it has none."""
     return _CONVENTIONS.get(dataset, _OTHERS)
+
+
+def describe_order(dataset: str) -> dict[str, Any]:
+    """MMPose's order of the joints, JSON-ready: its skeleton, and ``h36m[:, mmpose_order]`` is in that order."""
+    how = convention(dataset)
+    return {"mmpose_skeleton": how.skeleton.name, "mmpose_order": list(how.order)}
 
 
 def pickle_cameras(cameras: dict[Hashable, dict[str, Any]]) -> bytes:

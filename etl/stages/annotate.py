@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import xarray as xr
 
@@ -24,11 +23,13 @@ from etl.cores import cores
 from etl.datasets.base import DatasetReader, Sequence
 from etl.errors import XycdError
 from etl.progress import Reporter, Silent
+from etl.stages.manifest import FILE, VERSION, Entry, Manifest, read_entries, read_failures, summarise
 from etl.stages.mmpose_files import Export, export_cameras, export_mmpose, update_exports
 from etl.workspace import atomic_target, write_atomically
-from schemas import annotation
+from schemas import annotation, mmpose
 from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
+from schemas.skeletons import H36M_17
 
 __all__ = [
     "VERSION",
@@ -36,95 +37,21 @@ __all__ = [
     "Export",
     "Manifest",
     "annotate",
+    "describe_joints",
     "export_cameras",
     "export_mmpose",
     "export_splits",
     "identity_of",
     "options_of",
     "read_annotations",
+    "takes_all",
 ]
 
-VERSION: Final = 2  # raise it when the same raw files give other annotations
 MOST_WORKERS: Final = 8
 PER_WORKER: Final = 16  # sequences that make it worth while to start another process
 
-# Options of readers that choose sequences and don't change any.
-FILTERS: Final = frozenset({"root", "subjects", "actions", "cameras"})
-COUNTED: Final = ("split", "subject", "action", "camera")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the manifest says of one sequence.
-
-    Parameters
-    ----------
-    split : str
-        Its split.
-    rows : int
-        Rows of its file: one a frame and annotated person.
-    identity : str
-        What it was made from: raw files, options, version.
-    notes : tuple of str
-        What its reader noted.
-    labelled : bool
-        Whether it has ground truth.
-    """
-
-    split: str
-    rows: int
-    identity: str
-    notes: tuple[str, ...] = ()
-    labelled: bool = True
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What annotate found and made in a folder.
-
-    Parameters
-    ----------
-    dataset : str
-        Name of the dataset.
-    sequences : dict of str to Entry
-        By the sequence's path, of all files in the folder, those of earlier runs too.
-    failures : dict of str to str
-        Reason by the sequence's path, of this run.
-    notes : list of str
-        What the reader left out.
-    made : int
-        Files written by this run.
-    """
-
-    dataset: str
-    sequences: dict[str, Entry]
-    failures: dict[str, str]
-    notes: list[str] = field(default_factory=list)
-    made: int = 0
-
-    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Sequences and rows per split, subject, action and camera."""
-        found: dict[str, dict[str, dict[str, int]]] = {name: {} for name in COUNTED}
-        for path, entry in sorted(self.sequences.items()):
-            key = SequenceKey.from_path(self.dataset, path.removesuffix(".nc"))
-            for name in COUNTED:
-                value = entry.split if name == "split" else str(getattr(key, name))
-                count = found[name].setdefault(value, {"sequences": 0, "rows": 0})
-                count["sequences"] += 1
-                count["rows"] += entry.rows
-        return found
-
-    def to_json(self) -> str:
-        """What stands in ``manifest.json``."""
-        content = {
-            "dataset": self.dataset,
-            "version": VERSION,
-            "counts": self.counts(),
-            "failures": self.failures,
-            "notes": self.notes,
-            "sequences": {path: dataclasses.asdict(entry) for path, entry in sorted(self.sequences.items())},
-        }
-        return json.dumps(content, indent=1)
+# Options of readers that choose sequences and don't change any, with the values that choose all.
+FILTERS: Final = {"subjects": None, "actions": None, "cameras": None, "camera_set": "all"}
 
 
 def annotate(
@@ -153,27 +80,29 @@ def annotate(
     progress = progress or Silent()
     sequences = reader.sequences()
     notes = list(getattr(reader, "notes", list)())
-    known = _known(folder, reader.name)
+    known, earlier = read_entries(folder), _unvisited_failures(reader, sequences, read_failures(folder))
     root = Path(getattr(reader, "root", "."))
     options = options_of(reader)
     identities = {_path(s): identity_of(s, root, options) for s in sequences}
     todo = [s for s in sequences if not _up_to_date(folder, _path(s), identities[_path(s)], known)]
     failures: dict[str, str] = {}
+    noted: dict[str, tuple[str, ...]] = {}
     progress.start("annotate", len(sequences), len(sequences) - len(todo), unit="sequences")
     for sequence, outcome in _outcomes(reader, todo, folder, identities, workers):
         if isinstance(outcome, Entry):
             known[_path(sequence)] = outcome
+            noted[str(sequence.key)] = outcome.notes
         else:
             failures[sequence.key.path.as_posix()] = outcome
             # A file made from raw files that are no longer what they were isn't an annotation of these.
             known.pop(_path(sequence), None)
             (folder / _path(sequence)).unlink(missing_ok=True)
         progress.advance(1, failed=int(not isinstance(outcome, Entry)))
-    for note in notes:
+    for note in (*notes, *summarise(dict(sorted(noted.items())))):
         progress.note(note)
     made = len(todo) - len(failures)
-    manifest = Manifest(reader.name, known, failures, notes, made)
-    write_atomically(folder / "manifest.json", manifest.to_json().encode())
+    manifest = Manifest(reader.name, known, failures, notes, made, earlier)
+    write_atomically(folder / FILE, manifest.to_json().encode())
     rows = sum(known[_path(s)].rows for s in sequences if _path(s) in known)
     progress.finish(f"{rows:,} rows in {len(sequences) - len(failures):,} sequences, {made:,} of them new")
     return manifest
@@ -187,7 +116,9 @@ def read_annotations(folder: Path) -> list[Path]:
     )
 
 
-def export_splits(folder: Path, files: SequenceOf[Path], output_folder: Path, dataset: str) -> list[Path]:
+def export_splits(
+    folder: Path, files: SequenceOf[Path], output_folder: Path, dataset: str, *, complete: bool = False
+) -> list[Path]:
     """Bring the files for MMPose of every split up to date, those of `files`; see schemas.mmpose.
 
     Parameters
@@ -200,25 +131,58 @@ def export_splits(folder: Path, files: SequenceOf[Path], output_folder: Path, da
         Where ``<dataset>_<split>.npz`` and ``<dataset>_cameras.json`` and ``.pkl`` go.
     dataset : str
         Its name.
+    complete : bool
+        Whether `files` are those of the whole dataset, so that what was exported of other splits is out of date.
 
     Returns
     -------
     list of Path
         The npz of each split that has ground truth. What was made of the same files before is left alone.
     """
-    known = _known(folder, dataset)
+    known = read_entries(folder)
     splits: dict[str, dict[Path, str]] = {}
     unlabelled: dict[Path, str] = {}
     for path in files:
         entry = known.get(path.relative_to(folder).as_posix(), Entry("", 0, ""))
         (splits.setdefault(entry.split, {}) if entry.labelled else unlabelled)[path] = entry.identity
-    return update_exports(splits, unlabelled, output_folder, dataset)
+    return update_exports(splits, unlabelled, output_folder, dataset, complete=complete)
+
+
+def describe_joints(folder: Path, files: SequenceOf[Path], dataset: str) -> dict[str, Any]:
+    """What to know of the joints of annotation files in `folder`, JSON-ready: order, sources, MMPose's order."""
+    known = read_entries(folder)
+    entries = [known.get(path.relative_to(folder).as_posix()) for path in files]
+    sources = sorted({entry.joint_source for entry in entries if entry})
+    return {"joints": list(H36M_17.joints), "joint_source": sources, **mmpose.describe_order(dataset)}
+
+
+def takes_all(reader: DatasetReader) -> bool:
+    """Whether the reader lists the whole dataset, of every split at least."""
+    return all(getattr(reader, name, None) is None for name in ("subjects", "actions", "cameras"))
+
+
+def _unvisited_failures(
+    reader: DatasetReader, visited: SequenceOf[Sequence], failures: Mapping[str, str]
+) -> dict[str, str]:
+    """Failures of earlier runs that this one says nothing about: of sequences that only other filters choose."""
+    names = {sequence.key.path.as_posix() for sequence in visited}
+    left = {name: reason for name, reason in failures.items() if name not in names}
+    fields = getattr(reader, "__dataclass_fields__", {})
+    if not left or not fields:
+        return left
+    unfiltered: Any = reader
+    try:
+        unfiltered = dataclasses.replace(unfiltered, **{name: all_ for name, all_ in FILTERS.items() if name in fields})
+        there = {sequence.key.path.as_posix() for sequence in unfiltered.sequences()}
+    except XycdError:  # what a filter left out can't be listed
+        return left
+    return {name: reason for name, reason in left.items() if name in there}
 
 
 def options_of(reader: DatasetReader) -> dict[str, str]:
     """The reader's options that change what an annotation holds."""
     fields = getattr(reader, "__dataclass_fields__", {})
-    return {name: repr(getattr(reader, name)) for name in fields if name not in FILTERS | {"name", "splits"}}
+    return {name: repr(getattr(reader, name)) for name in fields if name not in {*FILTERS, "root", "name", "splits"}}
 
 
 def identity_of(sequence: Sequence, root: Path, options: Mapping[str, str]) -> str:
@@ -249,35 +213,15 @@ def _path(sequence: Sequence) -> str:
     return f"{sequence.key.path}.nc"
 
 
-def _known(folder: Path, dataset: str) -> dict[str, Entry]:
-    """Entries of the folder's manifest whose files are there."""
-    try:
-        content = json.loads((folder / "manifest.json").read_bytes())
-        entries = {
-            str(path): Entry(**(values | {"notes": tuple(values["notes"])}))
-            for path, values in content["sequences"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        entries = {}  # absent or damaged: the files themselves say what they were made from
-    return {path: entry for path, entry in entries.items() if (folder / path).is_file()}
-
-
 def _up_to_date(folder: Path, path: str, identity: str, known: dict[str, Entry]) -> bool:
     """Whether the file at `path` was made from what `identity` stands for; enters files that the manifest lacks."""
     if path not in known and (folder / path).is_file():
         try:
             with xr.open_dataset(folder / path, engine="netcdf4") as ds:
-                known[path] = _entry(annotation.validate(ds))
+                known[path] = Entry.of(annotation.validate(ds))
         except (OSError, ValueError, KeyError):
             return False
     return path in known and known[path].identity == identity
-
-
-def _entry(ds: xr.Dataset) -> Entry:
-    provenance = json.loads(ds.attrs["provenance"])
-    notes = tuple(map(str, provenance.get("notes", ())))
-    identity, labelled = provenance.get("identity", ""), annotation.has_ground_truth(ds)
-    return Entry(ds.attrs["split"], ds.sizes["frame"], identity, notes, labelled)
 
 
 def _outcomes(
@@ -316,4 +260,4 @@ def _make(reader: DatasetReader, sequence: Sequence, folder: Path, identity: str
     ds.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
     with atomic_target(folder / _path(sequence)) as temporary:
         ds.to_netcdf(temporary, engine="netcdf4", format="NETCDF4")
-    return _entry(ds)
+    return Entry.of(ds)

@@ -18,7 +18,7 @@ from etl.workspace import write_atomically
 from schemas import annotation, mmpose
 from schemas.camera import Camera
 
-VERSION: Final = 1  # raise it when the same annotations give other files
+VERSION: Final = 2  # raise it when the same annotations give other files
 UNLABELLED: Final = "unlabelled"
 
 
@@ -68,6 +68,7 @@ def export_mmpose(
     files = list(annotation_files)
     chosen: list[tuple[Path, np.ndarray]] = []
     width, left_out = 1, 0
+    sources: set[str] = set()
     how = mmpose.convention(dataset)
     for path in files:
         with xr.open_dataset(path, engine="netcdf4") as ds:
@@ -75,6 +76,7 @@ def export_mmpose(
                 continue
             usable = np.flatnonzero(_usable(ds))
             left_out += ds.sizes["frame"] - len(usable)
+            sources.add(ds.attrs["joint_source"])
             if len(usable):
                 chosen.append((path, usable))
                 width = max(width, _longest_name(ds))
@@ -102,7 +104,8 @@ def export_mmpose(
             "left_out": left_out,
             "skeleton": how.skeleton.name,
             "joints": how.skeleton.joints,
-            "order": f"joint i is joint order[i] of H36M_17: {list(how.order)}",
+            "joint_source": sorted(sources),
+            **mmpose.describe_order(dataset),
         }
         writer.append("metadata", np.array(json.dumps(facts)))
     as_json, as_pickle = export_cameras(files, output_folder, dataset, {split: made_from})
@@ -110,7 +113,12 @@ def export_mmpose(
 
 
 def update_exports(
-    splits: Mapping[str, Mapping[Path, str]], unlabelled: Mapping[Path, str], output_folder: Path, dataset: str
+    splits: Mapping[str, Mapping[Path, str]],
+    unlabelled: Mapping[Path, str],
+    output_folder: Path,
+    dataset: str,
+    *,
+    complete: bool = False,
 ) -> list[Path]:
     """Export the splits whose files aren't those that the last export was made from; the npz of each split.
 
@@ -122,6 +130,8 @@ def update_exports(
         Those without ground truth, of which only the cameras are exported.
     output_folder, dataset
         See `export_mmpose`.
+    complete : bool
+        Whether the dataset has no other files: what was exported of other splits is removed, cameras included.
     """
     as_json = output_folder / f"{dataset}_cameras.json"
     exported = _read_cameras(as_json).get("made_from", {})
@@ -135,6 +145,16 @@ def update_exports(
     made_from = _digest(unlabelled)
     if unlabelled and exported.get(UNLABELLED) != made_from:
         export_cameras(unlabelled, output_folder, dataset, {UNLABELLED: made_from})
+    there = {path.stem.removeprefix(f"{dataset}_") for path in outputs} | ({UNLABELLED} if unlabelled else set())
+    gone = sorted(set(exported) - there)
+    if complete and gone:
+        for split in gone:
+            (output_folder / f"{dataset}_{split}.npz").unlink(missing_ok=True)
+        made_of = {split: _digest(files) for split, files in splits.items() if split in there}
+        if unlabelled:
+            made_of[UNLABELLED] = _digest(unlabelled)
+        every = [path for files in (*splits.values(), unlabelled) for path in files]
+        export_cameras(every, output_folder, dataset, made_of, afresh=True)
     return outputs
 
 
@@ -143,16 +163,22 @@ def _digest(files: Mapping[Path, str]) -> str:
 
 
 def export_cameras(
-    annotation_files: Iterable[Path], output_folder: Path, dataset: str, made_from: Mapping[str, str] | None = None
+    annotation_files: Iterable[Path],
+    output_folder: Path,
+    dataset: str,
+    made_from: Mapping[str, str] | None = None,
+    *,
+    afresh: bool = False,
 ) -> tuple[Path, Path]:
     """Add the cameras of annotation files to ``<dataset>_cameras.json`` and ``.pkl``; the paths of both.
 
-    The JSON file holds them in this package's convention and those of earlier calls, such as for another split, stay.
-    The pickle holds the same in MMPose's. `made_from` says by what name an export of which files is recorded there.
+    The JSON file holds them in this package's convention and those of earlier calls, such as for another split, stay
+    unless it is written `afresh`. The pickle holds the same in MMPose's. `made_from` says by what name an export of
+    which files is recorded there.
     """
     how = mmpose.convention(dataset)
     as_json = output_folder / f"{dataset}_cameras.json"
-    before = _read_cameras(as_json)
+    before = {} if afresh else _read_cameras(as_json)
     cameras: dict[Hashable, Camera] = before.get("cameras", {})
     for path in annotation_files:
         with xr.open_dataset(path, engine="netcdf4") as ds:

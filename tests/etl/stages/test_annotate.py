@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,12 +19,23 @@ from etl.datasets.base import Sequence
 from etl.datasets.folder import Folder
 from etl.datasets.frames import Media
 from etl.datasets.human36m import Human36M
+from etl.datasets.mpi_inf_3dhp import MpiInf3DHP
 from etl.errors import DatasetError, WorkspaceError
-from etl.stages.annotate import Manifest, annotate, export_mmpose, options_of, read_annotations
+from etl.stages.annotate import (
+    annotate,
+    describe_joints,
+    export_mmpose,
+    export_splits,
+    options_of,
+    read_annotations,
+    takes_all,
+)
 from schemas import annotation
 from schemas.keys import SequenceKey
+from schemas.skeletons import H36M_17
 from schemas.skeletons_raw import MPI_INF_3DHP_17
 from tests.etl.datasets.human36m_raw import spread, write_poses, write_release, write_sequence
+from tests.etl.datasets.mpi_inf_3dhp_raw import write_train
 
 CAMERA = "54138969"
 
@@ -141,6 +153,58 @@ def test_several_processes_make_the_same(release: Path, tmp_path: Path, monkeypa
     for a, b in zip(read_annotations(tmp_path / "one"), read_annotations(tmp_path / "two"), strict=True):
         with xr.open_dataset(a, engine="netcdf4") as left, xr.open_dataset(b, engine="netcdf4") as right:
             xr.testing.assert_identical(left, right)
+
+
+def test_failures_of_sequences_that_a_run_is_not_about_are_kept(release: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "annotations"
+    (bad,) = release.glob(f"S9/MyPoseFeatures/D2*/*{CAMERA}.cdf")
+    content = bad.read_bytes()
+    bad.write_bytes(content[:100])
+
+    def listed() -> set[str]:
+        return set(json.loads((folder / "manifest.json").read_text())["failures"])
+
+    failed = set(annotate(Human36M(release), folder).failures)
+    assert len(failed) == 1
+    manifest = annotate(Human36M(release, subjects=["S1"]), folder)
+    assert (manifest.failures, set(manifest.earlier)) == ({}, failed)
+    assert listed() == failed
+    bad.write_bytes(content)
+    assert annotate(Human36M(release), folder).failures == {}
+    assert listed() == set()
+    # A sequence that isn't in the release any more isn't a failure.
+    bad.write_bytes(content[:100])
+    annotate(Human36M(release), folder)
+    shutil.rmtree(release / "S9")
+    annotate(Human36M(release, cameras=[CAMERA]), folder)
+    assert listed() == set()
+
+
+def test_another_camera_set_annotates_only_what_is_new(tmp_path: Path) -> None:
+    write_train(tmp_path / "raw")
+    folder = tmp_path / "annotations"
+    assert annotate(MpiInf3DHP(tmp_path / "raw", camera_set="chest"), folder).made == 5
+    assert annotate(MpiInf3DHP(tmp_path / "raw"), folder).made == 3
+    assert annotate(MpiInf3DHP(tmp_path / "raw", camera_set="all"), folder).made == 6
+
+
+def test_notes_on_sequences_reach_the_user_and_the_manifest_with_the_checks(release: Path, tmp_path: Path) -> None:
+    for camera in (CAMERA, "60457274"):
+        write_sequence(release, "S9", "Walking", 1, camera, video=9)
+    watch, folder = Watch(), tmp_path / "annotations"
+    annotate(Human36M(release, hz=50), folder, progress=watch)
+    notes = [text for kind, text, *_ in watch.calls if kind == "note"]
+    short = "h36m S9 Walking 1 [54138969]: 12 poses, 9 frames: the last 3 poses are left out"
+    assert [note for note in notes if "poses" in note] == [f"{short} (and the like of 1 more sequence)"]
+    entry = json.loads((folder / "manifest.json").read_text())["sequences"][
+        f"subject=S9/action=Walking/subaction=1/camera={CAMERA}.nc"
+    ]
+    assert "12 poses, 9 frames: the last 3 poses are left out" in entry["notes"]
+    assert entry["checks"]["projection_px"]["max"] < 0.01
+    assert entry["checks"]["body"]["sides"] == 1
+    again = Watch()
+    annotate(Human36M(release, hz=50), folder, progress=again)
+    assert not [call for call in again.calls if call[0] == "note"]
 
 
 @dataclass(frozen=True)
@@ -350,8 +414,52 @@ def test_unusable_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     assert frames == [(0, 0), (2, 0), (4, 0), *((f, 1) for f in range(5))]
 
 
-def test_manifest_counts_nothing_of_nothing() -> None:
-    assert Manifest("h36m", {}, {}).counts() == {"split": {}, "subject": {}, "action": {}, "camera": {}}
+def names_of(path: Path) -> set[str]:
+    return {str(entry["key"][0]) for entry in json.loads(path.read_text())["cameras"]}
+
+
+def test_what_was_exported_of_a_split_that_is_gone_goes_too(release: Path, tmp_path: Path) -> None:
+    folder, output = tmp_path / "annotations", tmp_path / "training"
+
+    def export(**filters: Any) -> list[str]:
+        reader = Human36M(release, **filters)
+        annotate(reader, folder)
+        files = [folder / f"{s.key.path}.nc" for s in reader.sequences()]
+        return [p.name for p in export_splits(folder, files, output, "h36m", complete=takes_all(reader))]
+
+    output.mkdir()
+    assert export() == ["h36m_train.npz", "h36m_val.npz"]
+    # A run that is about a part says nothing about the others.
+    assert export(subjects=["S1"]) == ["h36m_train.npz"]
+    assert (output / "h36m_val.npz").is_file()
+    assert names_of(output / "h36m_cameras.json") == {"S1", "S9"}
+    shutil.rmtree(release / "S9")
+    before = (output / "h36m_train.npz").stat().st_mtime_ns
+    assert export() == ["h36m_train.npz"]
+    assert sorted(p.name for p in output.iterdir()) == ["h36m_cameras.json", "h36m_cameras.pkl", "h36m_train.npz"]
+    assert names_of(output / "h36m_cameras.json") == {"S1"}
+    assert {key[0] for key in load_pickle(output / "h36m_cameras.pkl")} == {"S1"}
+    assert export() == ["h36m_train.npz"]
+    assert (output / "h36m_train.npz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("dataset", ["h36m", "3dhp"])
+def test_joints_of_files_are_described(release: Path, tmp_path: Path, dataset: str) -> None:
+    folder = tmp_path / "annotations"
+    annotate(Human36M(release), folder)
+    about = describe_joints(folder, read_annotations(folder), dataset)
+    assert about["joints"] == list(H36M_17.joints)
+    assert about["joint_source"] == ["Human3.6M D2_Positions and D3_Positions_mono, 17 of 32 joints"]
+    skeleton = {"h36m": H36M_17, "3dhp": MPI_INF_3DHP_17}[dataset]
+    assert about["mmpose_skeleton"] == skeleton.name
+    moved = [H36M_17.joints[i] for i in about["mmpose_order"]]
+    assert moved.index("pelvis") == {"h36m": 0, "3dhp": 14}[dataset]
+    export = export_mmpose(read_annotations(folder), tmp_path, "h36m", "train")
+    assert export is not None
+    with np.load(export.npz, allow_pickle=False) as file:
+        metadata = json.loads(str(file["metadata"]))
+    assert metadata["joint_source"] == about["joint_source"]
+    assert metadata["mmpose_order"] == list(range(17))
 
 
 @pytest.mark.slow
