@@ -192,7 +192,11 @@ class AugliftModels:
         with torch.inference_mode():
             features = torch.stack(list(maps)).float()
             found = sample(
-                features, torch.from_numpy(cells).to(features.device), self.settings.sampling, self.settings.window
+                features,
+                torch.from_numpy(cells).to(features.device),
+                self.settings.sampling,
+                self.settings.window,
+                snap=not self.settings.compat,
             )
             return found.half().cpu().numpy()
 

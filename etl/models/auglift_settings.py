@@ -52,7 +52,8 @@ class AugliftSettings(BaseModel):
     flip_test: bool = Field(True, description="Average the pose with the mirrored crop's.")
     depth_processing: Processing = Field("transformers", description="Whose resizing; see etl.models.depth_anything.")
     depth_resize: Literal["host", "device"] = Field(
-        "host", description="device: by torch where the network runs; up to 2 of 255 levels from Pillow's."
+        "host",
+        description="device: by torch where the network runs; within a level of Pillow's, but at hard edges.",
     )
     sampling: Sampling = Field("nearest_4", description="How embeddings are read off the feature maps.")
     window: int = Field(3, ge=1, description="Cells; odd; for sampling = average.")

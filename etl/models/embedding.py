@@ -104,7 +104,9 @@ def pooled(features: torch.Tensor, px_to_cell: Sequence[Matrix], size: Size) -> 
     return PooledMap(values.half().cpu().numpy(), matrices, (width, height))
 
 
-def sample(features: torch.Tensor, cells: torch.Tensor, how: Sampling = "nearest_4", window: int = 3) -> torch.Tensor:
+def sample(
+    features: torch.Tensor, cells: torch.Tensor, how: Sampling = "nearest_4", window: int = 3, *, snap: bool = True
+) -> torch.Tensor:
     """Features at positions of each map.
 
     Parameters
@@ -119,6 +121,8 @@ def sample(features: torch.Tensor, cells: torch.Tensor, how: Sampling = "nearest
         interpolation; or the mean of the `window` x `window` cells around the nearest, without those off the map.
     window : int
         Odd; for ``average``.
+    snap : bool
+        Take positions that are on a cell's centre but for rounding errors for those on it. The published scripts don't.
 
     Returns
     -------
@@ -128,7 +132,8 @@ def sample(features: torch.Tensor, cells: torch.Tensor, how: Sampling = "nearest
         pool = torch.nn.functional.avg_pool2d
         features = pool(features, window, stride=1, padding=window // 2, count_include_pad=False)
     known = torch.isfinite(cells).all(-1)
-    x, y = ((torch.where(known[..., None], cells, 0.0).double() / _SNAP).round() * _SNAP).unbind(-1)
+    positions = torch.where(known[..., None], cells, 0.0).double()
+    x, y = ((positions / _SNAP).round() * _SNAP if snap else positions).unbind(-1)
     height, width = features.shape[-2:]
     left, right = (torch.floor(x) + step for step in (0, 1))
     top, bottom = (torch.floor(y) + step for step in (0, 1))

@@ -25,8 +25,18 @@ Result = TypeVar("Result")
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What torch's allocators say. On the host it is a plain RuntimeError, told from others by its text only.
-_OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
+# What torch's allocators say, and what libraries that allocate for themselves do when it left them nothing. On the
+# host it is a plain RuntimeError, told from others by its text only.
+_OUT_OF_MEMORY: Final = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "nable to find a valid cuDNN algorithm",
+    "unable to find an engine to execute this computation",
+)
 
 
 @dataclass(frozen=True)

@@ -268,8 +268,12 @@ def test_files_are_named_by_hash(checkpoints: Any, tmp_path: Path) -> None:
 
 
 def test_half_precision_stays_close_and_does_not_round_the_answers(
-    models: auglift.AugliftModels, frames: list[Frame], together: tuple[Any, ...]
+    models: auglift.AugliftModels,
+    frames: list[Frame],
+    together: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("etl.models.torch_runtime.has_bf16", lambda: True)  # emulated, if need be: five frames only
     half = variant(models, precision="bf16")
     (depth,) = half.estimate_depth(frames[3:4], together[2][3:4])
     assert depth.values.dtype == torch.float32
@@ -302,8 +306,14 @@ def test_compat_places_joints_as_the_published_scripts(
     }
     for name, (features, matrix) in maps.items():
         cells = torch.from_numpy(apply(matrix, joints))
-        expected = embedding.sample(features[None], cells)[0].numpy()
+        expected = embedding.sample(features[None], cells, snap=False)[0].numpy()
         np.testing.assert_allclose(getattr(found, name)[0].astype(float), expected, rtol=1e-3, atol=1e-3)
+    # A joint a hair left of a cell's centre: the published scripts take the cells left of it, and so does this.
+    grid_to_image = np.linalg.inv(embedding.auglift_image_to_grid((1000, 1002), (37, 37)))
+    joints[:] = apply(grid_to_image, np.array([[20 - 1e-5, 20.5]]))
+    (hair,) = compat.embed(chosen, [depth], [joints])
+    cells = depth.features[:, 20:22, 19:21].mean((1, 2)).numpy()
+    np.testing.assert_allclose(hair.depth[0, 0].astype(float), cells, rtol=1e-3, atol=1e-3)
 
 
 def test_depth_by_the_authors_rules_is_theirs(models: auglift.AugliftModels, frames: list[Frame]) -> None:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
+from etl.errors import ModelError  # noqa: E402
 from etl.models import catalog, openmmlab  # noqa: E402
-from etl.models.depth_anything import DepthEstimator, input_size  # noqa: E402
+from etl.models.auglift_settings import Processing  # noqa: E402
+from etl.models.depth_anything import DepthEstimator, input_size, resize, resize_on_device  # noqa: E402
 from etl.models.embedding import image_to_grid, sample  # noqa: E402
 from etl.models.geometry import apply  # noqa: E402
 from etl.models.rtmdet import PersonDetector  # noqa: E402
@@ -64,6 +66,8 @@ class Identity(torch.nn.Module):
 
 class Detector(Identity):
     """Gives a box of 20 x 40 input px around the spot, as edges, which start half a pixel before a centre."""
+
+    prior_generator = SimpleNamespace(num_levels=1)
 
     def __init__(self) -> None:
         super().__init__(swap=False)
@@ -142,26 +146,22 @@ def test_joints_come_back_from_the_crop(
     assert person.region.scale.max() >= 1.25 * 2 * half.max() * 0.999
 
 
-class Depth(torch.nn.Module):
+def depth_estimator(processing: Processing = "transformers") -> DepthEstimator:
     """Gives the picture as depth in grey levels, and its means over patches as features."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(patch_size=14, fusion_hidden_size=3)
-        self.neck = torch.nn.Module()
-        self.neck.convs = torch.nn.ModuleList(torch.nn.Identity() for _ in range(4))
+    def network(images: Any) -> Any:
+        x = images.permute(0, 3, 1, 2).float()
+        return x[:, 0], torch.nn.functional.avg_pool2d(x, 14)
 
-    def forward(self, x: Any) -> Any:
-        self.neck.convs[2](torch.nn.functional.avg_pool2d(x, 14))
-        level = torch.tensor(0.229) * 255 * x[:, 0] + torch.tensor(0.485) * 255
-        return SimpleNamespace(predicted_depth=level)
+    config = SimpleNamespace(patch_size=14, fusion_hidden_size=3)
+    return DepthEstimator(None, CPU, config=config, forward=network, processing=processing)
 
 
 @probe
 @given(sizes, places)
 def test_depth_comes_back_from_the_multiple_of_14(size: tuple[int, int], place: tuple[float, float]) -> None:
     image, at = spot(size, place)
-    (depth,) = DepthEstimator(Depth(), CPU).estimate([image])
+    (depth,) = depth_estimator().estimate([image])
     assert depth.shape == (size[1], size[0])
     found = torch.from_numpy(depth.to_array())[None]
     np.testing.assert_allclose(center_of_mass(torch.where(found > 2, found, 0.0))[0], at, atol=0.1)
@@ -172,7 +172,7 @@ def test_depth_comes_back_from_the_multiple_of_14(size: tuple[int, int], place: 
 @given(sizes, places)
 def test_the_published_way_back_stretches_as_it_does(size: tuple[int, int], place: tuple[float, float]) -> None:
     image, at = spot(size, place)
-    (depth,) = DepthEstimator(Depth(), CPU, processing="authors").estimate([image])
+    (depth,) = depth_estimator("authors").estimate([image])
     # Edges on edges forth, corner pixels on corner pixels back.
     ends = np.array(input_size(size, "authors"))
     expected = ((at + 0.5) * ends / size - 0.5) * (np.array(size) - 1) / (ends - 1)
@@ -184,7 +184,7 @@ def test_the_published_way_back_stretches_as_it_does(size: tuple[int, int], plac
 @given(sizes, st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7)))
 def test_features_of_depth_lie_where_the_image_has_them(size: tuple[int, int], place: tuple[float, float]) -> None:
     image, at = spot(size, place, 0.07)
-    (depth,) = DepthEstimator(Depth(), CPU).estimate([image])
+    (depth,) = depth_estimator().estimate([image])
     assert depth.grid == tuple(n // 14 for n in input_size(size))
     shifted = depth.features[None, :1] - depth.features[:1].min()
     in_cells = center_of_mass(shifted[0])[0].numpy()
@@ -213,8 +213,28 @@ def test_sizes_of_inputs(size: tuple[int, int], transformers: tuple[int, int], a
     assert input_size(size, "authors") == authors
 
 
+@pytest.mark.parametrize("processing", ["transformers", "authors"])
+def test_images_without_a_shape_for_the_network_are_refused(processing: Processing) -> None:
+    assert min(input_size((4000, 400), processing)) == 518
+    for size in ((4000, 20), (20, 4000)):
+        with pytest.raises(ModelError, match=rf"10 times.*{size[0]} x {size[1]}"):
+            input_size(size, processing)
+
+
+@pytest.mark.parametrize("processing", ["transformers", "authors"])
+def test_the_device_resizes_as_the_host_does(processing: Processing) -> None:
+    rng = np.random.default_rng(0)
+    for size in ((1000, 1002), (333, 200), (404, 720)):
+        noise = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+        wanted = input_size(size, processing)
+        found = resize_on_device(torch.from_numpy(noise), wanted, processing)
+        apart = (found - resize(noise, wanted, processing).float()).abs()
+        assert float((apart > (1 if processing == "transformers" else 0.05)).float().mean()) <= 0.012
+        assert float(apart.max()) < (32 if processing == "transformers" else 0.05)
+
+
 @settings(deadline=None, max_examples=300)
-@given(st.tuples(st.integers(20, 4000), st.integers(20, 4000)))
+@given(st.tuples(st.integers(20, 4000), st.integers(20, 4000)).filter(lambda s: max(s) <= 10 * min(s)))
 def test_sizes_of_inputs_are_those_of_transformers(size: tuple[int, int]) -> None:
     from transformers.models.dpt.image_processing_pil_dpt import get_resize_output_image_size
 

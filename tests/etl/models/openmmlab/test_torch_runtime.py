@@ -39,8 +39,12 @@ class Device:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
         MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
-    ids=["cuda", "host", "python"],
+    ids=["cuda", "host", "python", "cublas", "cudnn", "algorithm", "engine"],
 )
 def test_a_batch_is_halved_until_it_fits_and_stays_so(error: Exception) -> None:
     batches, device = Batches(8), Device(3, error)
@@ -108,7 +112,8 @@ def test_what_this_machine_lacks_is_refused_before_anything_runs(monkeypatch: py
             auglift_runtimes.check_here(options, lambda: False)
 
 
-def test_precision_is_that_of_the_products() -> None:
+def test_precision_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_runtime, "has_bf16", lambda: True)  # slow where it isn't, and right all the same
     x = torch.full((2, 2), 1.001)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with Runtime.choose("cpu", precision).inference():
