@@ -16,6 +16,7 @@ from etl.models import catalog, weights
 from etl.models.auglift_settings import AugliftSettings, parse
 
 HUB_VARIABLE: Final = "HF_ENDPOINT"
+_HEADER: Final = 100_000_000  # bytes, the format's own limit
 
 
 def networks(settings: AugliftSettings) -> dict[str, catalog.OpenMMLabNetwork | catalog.DepthNetwork]:
@@ -39,7 +40,7 @@ def paths(settings: AugliftSettings, cache: Path | None = None) -> dict[str, Pat
     Raises
     ------
     ModelError
-        When one is absent.
+        When one is absent, or one of the cache isn't what its publisher says, or never was fetched.
     """
     if settings.weights == "random":
         return {}
@@ -55,7 +56,23 @@ def paths(settings: AugliftSettings, cache: Path | None = None) -> dict[str, Pat
                 f"Run `xycd models fetch auglift` with the same --config where there is a network, put the file of "
                 f"{network.url} there, or name yours as {part}_file.",
             )
+        if given is None:
+            weights.path_of(_registered(network, path), cache)
     return found
+
+
+def _registered(network: catalog.OpenMMLabNetwork | catalog.DepthNetwork, path: Path) -> weights.ModelFile:
+    """A network's file in the cache: with the hash in its name, or that which the hub listed when it was fetched."""
+    if isinstance(network, catalog.OpenMMLabNetwork):
+        return _openmmlab_file(network)
+    digest = weights.verified_as(path)
+    if digest is None:
+        raise ModelError(
+            f"The weights of {network.name} in the cache were fetched, which notes their SHA-256.",
+            f"no such note of {path}",
+            f"Run `xycd models fetch auglift`, or without a network `xycd models fetch auglift --from {path.parent}`.",
+        )
+    return weights.ModelFile(network.file, 0, digest, network.licence, weights.Url(network.url))
 
 
 def check(options: Mapping[str, Any], cache: Path | None = None) -> None:
@@ -94,9 +111,11 @@ def fetch(
     found = []
     for network in wanted:
         present = (cache or weights.cache_folder()) / network.file
-        if isinstance(network, catalog.DepthNetwork) and present.is_file() and source is None:
-            found.append(present)  # verified when it came; the hub, which knows its hash, isn't asked again
-            continue
+        if isinstance(network, catalog.DepthNetwork) and source is None and weights.verified_as(present):
+            file = _registered(network, present)
+            if weights.is_present(file, cache):
+                found.append(present)  # the hub, which knows its hash, isn't asked again
+                continue
         file = _openmmlab_file(network) if isinstance(network, catalog.OpenMMLabNetwork) else _hub_file(network, source)
         found.append(weights.fetch(file, cache=cache, source=source, progress=progress))
     return found
@@ -113,6 +132,7 @@ def _hub_file(network: catalog.DepthNetwork, source: Path | None) -> weights.Mod
     if not network.repository:
         raise ConfigError("Weights come from a publisher.", f"none has any for {network.name}", "Choose another size.")
     if source is not None and (source / network.file).is_file():
+        _check_safetensors(source / network.file)
         with (source / network.file).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         size = (source / network.file).stat().st_size
@@ -141,3 +161,25 @@ def _hub_file(network: catalog.DepthNetwork, source: Path | None) -> weights.Mod
         ) from error
     url = f"{hub}/{network.repository}/resolve/{network.revision}/model.safetensors"
     return weights.ModelFile(network.file, size, digest, network.licence, weights.Url(url))
+
+
+def _check_safetensors(path: Path) -> None:
+    """Refuse a file that was cut off or is something else: nobody here knows what its SHA-256 should be.
+
+    Raises
+    ------
+    ModelError
+        When its header doesn't describe as many bytes as there are.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length)) if length <= min(size, _HEADER) else {}
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        found = f"{size} bytes instead of {8 + length + max(ends)}" if ends else "no header"
+        whole = bool(ends) and size == 8 + length + max(ends)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        whole, found = False, "no header"
+    if not whole:
+        raise ModelError("Weights are a whole safetensors file.", f"{path}: {found}", "Copy it again.")

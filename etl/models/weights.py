@@ -41,6 +41,7 @@ __all__ = [
     "model_file",
     "path_of",
     "sha256",
+    "verified_as",
 ]
 
 CACHE_VARIABLE: Final = "XYCD_MODEL_CACHE"
@@ -159,6 +160,18 @@ def known_sha256(path: Path, *, afresh: bool = False) -> str:
     if noted != state | {"sha256": found}:
         _write_note(_hash_note(path), state | {"sha256": found})
     return found
+
+
+def verified_as(path: Path) -> str | None:
+    """What the SHA-256 of a file had to be when it was fetched, or verified since; None where it never was."""
+    try:
+        return str(json.loads(_verified_note(path).read_text(encoding="ascii"))["sha256"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _verified_note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.verified")
 
 
 def _hash_note(path: Path) -> Path:
@@ -294,7 +307,7 @@ def _fault(path: Path, file: ModelFile) -> str | None:
         return str(error)
     if file.size and stat.st_size != file.size:
         return f"{stat.st_size} bytes instead of {file.size} in {path}"
-    note = path.with_name(f".{path.name}.verified")
+    note = _verified_note(path)
     state = {"sha256": file.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     try:
         if json.loads(note.read_text()) == state:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -58,6 +60,13 @@ def publishers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         yield root
         http.shutdown()
         thread.join()
+
+
+def safetensors(content: bytes) -> bytes:
+    """A file of one tensor."""
+    tensor = {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + content
 
 
 def write_hub(root: Path, content: bytes, **changes: Any) -> None:
@@ -132,9 +141,42 @@ def test_from_a_folder_without_a_network(tmp_path: Path, publishers: Path, monke
         (folder / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ModelError, match=r"Indoor-Large-hf\.safetensors"):
         auglift_files.fetch(source=folder)
-    (folder / DEPTH.file).write_bytes(b"depth by post")
+    by_post = safetensors(b"depth by post")
+    for damaged in (b"", b"garbage", by_post[:-1], by_post + b"x", b"\x00" * 9, b"\xff" * 99):
+        (folder / DEPTH.file).write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"whole safetensors file.*Copy it again"):
+            auglift_files.fetch(source=folder)
+    (folder / DEPTH.file).write_bytes(by_post)
     monkeypatch.setenv(weights.SOURCE_VARIABLE, str(folder))
-    assert auglift_files.fetch()[2].read_bytes() == b"depth by post"
+    assert auglift_files.fetch()[2].read_bytes() == by_post
+    registry.check("auglift")
+
+
+def test_damaged_files_in_the_cache_are_no_files(publishers: Path, cache: Path) -> None:
+    for path in registry.fetch("auglift"):
+        whole = path.read_bytes()
+        for damaged in (b"garbage", whole[::-1]):
+            path.write_bytes(damaged)
+            os.utime(path, ns=(1, 1))
+            with pytest.raises(ModelError, match=rf"{re.escape(path.name)} is in the cache, whole"):
+                registry.check("auglift")
+            assert registry.table().set_index("name").loc["auglift", "files"] == "missing"
+        assert path in registry.fetch("auglift")
+        assert path.read_bytes() == whole
+    registry.check("auglift")
+
+
+def test_weights_that_came_by_no_fetch_are_checked_by_one(publishers: Path, cache: Path) -> None:
+    """Only the hub knows the hash of depth's; without it, they are at least whole."""
+    registry.fetch("auglift")
+    path = cache / DEPTH.file
+    path.with_name(f".{path.name}.verified").unlink()
+    path.write_bytes(safetensors(b"by hand"))
+    with pytest.raises(ModelError, match=r"were fetched.*no such note.*--from"):
+        registry.check("auglift")
+    auglift_files.fetch(source=cache)
+    registry.check("auglift")
+    assert path.read_bytes() == safetensors(b"by hand")
 
 
 def test_other_networks_have_other_files(publishers: Path) -> None:
