@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,23 +35,23 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def configure(pictures: Path, work: Path, seconds: float) -> tuple[Config, list[str]]:
+def configure(raw: Path, work: Path, seconds: float, size: int = SIZE) -> tuple[Config, list[str]]:
     """The same run as a configuration and as a command; `seconds` a frame isn't part of the models' identity."""
     arguments = {
         "models.set": "'tests.etl.fakes:build'",
         "models.options.seconds": seconds,
         "models.options.empty": [5],
-        "estimate.partition_frames": SIZE,
+        "estimate.partition_frames": size,
         "cluster.workers": 2,
     }
-    command = [sys.executable, "-m", "etl.cli", "run", "folder", "--root", str(pictures), "--workspace", str(work)]
+    command = [sys.executable, "-m", "etl.cli", "run", "folder", "--root", str(raw), "--workspace", str(work)]
     for name, value in arguments.items():
         command += ["--set", f"{name}={value}"]
     values = {
         "workspace": str(work),
-        "datasets": {"folder": {"root": str(pictures)}},
+        "datasets": {"folder": {"root": str(raw)}},
         "models": {"set": "tests.etl.fakes:build", "options": {"seconds": seconds, "empty": [5]}},
-        "estimate": {"partition_frames": SIZE},
+        "estimate": {"partition_frames": size},
         "cluster": {"workers": 2},
     }
     return load(None, values), command
@@ -74,9 +75,23 @@ def wait_for_receipts(config: Config, count: int, process: subprocess.Popen[byte
 
 @pytest.mark.slow
 def test_killed_runs_and_workers_lose_nothing(pictures: Path, tmp_path: Path) -> None:
-    undisturbed, _ = configure(pictures, tmp_path / "reference", 0.0)
+    kill_and_go_on(pictures, tmp_path, FRAMES, SIZE, seconds=0.5)
+
+
+@pytest.mark.slow
+def test_a_real_video_outlives_kills(samples: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    shutil.copy(samples / "video" / "vtest.avi", raw)
+    # The embedded networks would take minutes; what is at stake is which frames are decoded and kept, and how often.
+    kill_and_go_on(raw, tmp_path, 795, 53, seconds=0.02)
+
+
+def kill_and_go_on(raw: Path, tmp_path: Path, frames: int, size: int, seconds: float) -> None:
+    """Kill a run of `frames` frames, then a worker of the next run, and compare with an undisturbed one."""
+    undisturbed, _ = configure(raw, tmp_path / "reference", 0.0, size)
     pipeline.run(undisturbed)
-    config, command = configure(pictures, tmp_path / "work", 0.5)
+    config, command = configure(raw, tmp_path / "work", seconds, size)
     dice = random.Random(7)
 
     # The whole run dies, driver first; its workers notice and go.
@@ -102,13 +117,13 @@ def test_killed_runs_and_workers_lose_nothing(pictures: Path, tmp_path: Path) ->
     after = attempts(config)
     assert {i: after[i] for i in finished} == {i: before[i] for i in finished}
     mine, theirs = open_features(tmp_path / "work").load(), open_features(tmp_path / "reference").load()
-    assert mine.sizes["frame"] == FRAMES
+    assert sorted(mine["frame_number"].values.tolist()) == list(range(frames))
     xr.testing.assert_equal(mine, theirs)
     assert not list((tmp_path / "work").rglob("*.tmp"))
 
     # A further run finds nothing to do.
     (summary,) = pipeline.run(config)
-    assert (summary.ran, summary.kept) == (0, FRAMES // SIZE)
+    assert (summary.ran, summary.kept) == (0, frames // size)
     assert attempts(config) == after
 
 
