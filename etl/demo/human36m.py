@@ -10,6 +10,9 @@
     DIR/S1/MyPoseFeatures/…/_ALL 1.54138969.cdf                             the range of motion, which no one reads
     DIR/truth/S1/Directions 1.54138969.npz                                  etl.demo.recording
     DIR/xycd-demo.json                                                      what this folder is
+
+As in the release, some videos are longer than their poses and some shorter, files have irregular names, and image sizes
+depend on camera and subject; what `xycd demo` renders, DEMO, has all of that.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from schemas.camera import Camera
 from schemas.keys import SequenceKey
 
 RATE: Final = 50
+CUT: Final = 2  # frames by which videos of `Plan.extra` are shorter than their poses
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Plan:
         Of the poses of each sequence.
     scale : float
         Of the images: 1 gives the release's sizes.
+    extra : tuple of (subject, action, subaction, camera)
+        Single sequences beside all these, whose videos end before their poses.
     """
 
     dataset: ClassVar[str] = "h36m"
@@ -55,20 +61,27 @@ class Plan:
     subactions: tuple[int, ...] = (1,)
     frames: int = 50
     scale: float = 1.0
+    extra: tuple[tuple[str, str, int, str], ...] = ()
 
     def recordings(self) -> list[tuple[str, str, int]]:
-        """(subject, action, subaction) of everything that is recorded."""
+        """(subject, action, subaction) of everything that is recorded by all cameras."""
         return list(itertools.product(self.subjects, self.actions, self.subactions))
 
     def sequences(self) -> list[SequenceKey]:
         """Every recording before every camera; a camera's are neighbours, so that its rays are used again."""
-        return [SequenceKey("h36m", *recording, camera) for camera in self.cameras for recording in self.recordings()]
+        keys = [SequenceKey("h36m", *recording, camera) for camera in self.cameras for recording in self.recordings()]
+        return keys + self._extra()
+
+    def _extra(self) -> list[SequenceKey]:
+        return [SequenceKey("h36m", *names) for names in self.extra]
 
     def video_frames(self, key: SequenceKey) -> int:
-        """Frames of a video, which in the release may be more than the poses.
+        """Frames of a video, which in the release may be more or fewer than the poses.
 
-        Here it is one more for the first recording before the second and third camera.
+        Here it is one more for the first recording before the second and third camera, and CUT fewer for `extra`.
         """
+        if key in self._extra():
+            return max(self.frames - CUT, 1)
         first = (key.subject, key.action, key.subaction) == self.recordings()[0]
         return self.frames + (first and key.camera in release.CAMERAS[1:3])
 
@@ -83,8 +96,9 @@ class Plan:
         camera = release.camera_of(key.subject, key.camera, self.scale)
         subject, name = release_path(key).parts
         scene = Scene(camera)
-        actors = [actor_at(key.subject, key.action, key.subaction, number) for number in range(self.video_frames(key))]
-        images = film(key, ((scene, (actor,)) for actor in actors), truth_path(folder, f"{subject}/{name}"))
+        filmed = self.video_frames(key)
+        actors = [actor_at(key.subject, key.action, key.subaction, n) for n in range(max(filmed, self.frames))]
+        images = film(key, ((scene, (actor,)) for actor in actors[:filmed]), truth_path(folder, f"{subject}/{name}"))
         write_video(folder / subject / "Videos" / f"{name}.mp4", images, RATE)
         _write_poses(folder, subject, name, camera, actors[: self.frames])
 
@@ -95,14 +109,19 @@ class Plan:
             still = [actor_at(subject, self.actions[0], 1, 0)] * self.frames
             _write_poses(folder, subject, name, release.camera_of(subject, camera, self.scale), still)
         videos: dict[tuple[str, str, int], dict[str, int]] = {}
-        for subject, action, subaction in self.recordings():
+        for key in self.sequences():
+            filmed = videos.setdefault((key.subject, key.action, key.subaction), {})
+            filmed[key.camera] = self.video_frames(key)
+        for subject, action, subaction in videos:
             actors = (actor_at(subject, action, subaction, number) for number in range(self.frames))
             points = joints_of(actors, lambda skeleton: skeleton.h36m_32)
             name = release.file_prefix(subject, action, subaction)
             release.write_poses(folder / subject / "MyPoseFeatures" / "D3_Positions" / f"{name}.cdf", points * 1000)
-            keys = [SequenceKey(self.dataset, subject, action, subaction, camera) for camera in self.cameras]
-            videos[subject, action, subaction] = {key.camera: self.video_frames(key) for key in keys}
         release.write_metadata(folder / "metadata.xml", videos, self.scale)
+
+
+# S7's images are 1000x1002 before all cameras, and S1's Photo is the release's TakingPhoto.
+DEMO: Final = Plan(subjects=("S1", "S7", "S9"), extra=(("S1", "Photo", 1, "54138969"),))
 
 
 def frames_of(key: SequenceKey, camera: Camera, count: int) -> Iterator[tuple[Actor, Picture]]:

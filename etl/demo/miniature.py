@@ -33,7 +33,7 @@ Moment = tuple[Scene, tuple[Actor, ...]]
 Progress = Callable[[int, int], None]
 
 MARKER: Final = "xycd-demo.json"
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class Plan(Protocol):

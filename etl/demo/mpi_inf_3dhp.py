@@ -13,7 +13,8 @@
     DIR/xycd-demo.json                                          what this folder is
 
 Of the 14 cameras some have media. As in the release, a video is shorter than its annotation, some frames of the test
-set are invalid, and the calibration of TS5 lists a distortion of which images and annotations are free.
+set are invalid, and the calibration of TS5 lists a distortion of which images and annotations are free. DEMO, which is
+what `xycd demo` renders, also has rows beyond the frames that the release states.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ class Plan:
         Poses of each sequence.
     scale : float
         Of the images: 1 gives the release's sizes.
+    beyond : int
+        Rows of the last subject's annotation beyond the frames that the release states, which are thousands; all
+        that have no image repeat those that have. 0 gives rows for the images only.
     """
 
     dataset: ClassVar[str] = "3dhp"
@@ -79,6 +83,7 @@ class Plan:
     tests: tuple[str, ...] = ("TS1", "TS5")
     frames: int = 10
     scale: float = 0.5
+    beyond: int = 0
 
     def sequences(self) -> list[SequenceKey]:
         """See `miniature.Plan`."""
@@ -116,6 +121,8 @@ class Plan:
         for subject in self.subjects:
             cameras = [camera_of(subject, name, self.scale) for name in CAMERAS]
             world = mpi_inf_3dhp_28(joints_of(actor_at(subject, number) for number in range(self.frames)))
+            if self.beyond and subject == self.subjects[-1]:
+                world = np.resize(world, (FRAMES[subject, ACTION] + self.beyond, *world.shape[1:]))
             points = np.stack([camera.world_to_camera(world) for camera in cameras])
             pixels = np.stack([camera.project(seen) for camera, seen in zip(cameras, points, strict=True)])
             home = folder / subject / ACTION
@@ -134,6 +141,9 @@ class Plan:
             name = "ts5-6cameras.calib" if subject in OUTDOOR else "ts1-4cameras.calib"
             path = home / "test_util" / "camera_calibration" / name
             raw_mpi_inf_3dhp.write_test_calibration(path, _y_up(camera))
+
+
+DEMO: Final = Plan(beyond=3)
 
 
 def actor_at(subject: str, number: int) -> Actor:

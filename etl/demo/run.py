@@ -47,9 +47,9 @@ class Miniature:
 
 
 MINIATURES: Final = {
-    "h36m": Miniature(human36m.Plan(), {"hz": 50}),
+    "h36m": Miniature(human36m.DEMO, {"hz": 50}),
     "3dpw": Miniature(threedpw.Plan(), {}),
-    "3dhp": Miniature(mpi_inf_3dhp.Plan(), {"cameras": mpi_inf_3dhp.Plan.cameras}),
+    "3dhp": Miniature(mpi_inf_3dhp.DEMO, {"cameras": mpi_inf_3dhp.DEMO.cameras}),
     "fit3d": Miniature(fit3d.Plan(), {}),
 }
 

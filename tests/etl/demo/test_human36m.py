@@ -14,7 +14,7 @@ import pytest
 from etl.datasets.human36m import Human36M
 from etl.datasets.rows import picture_size
 from etl.demo import release
-from etl.demo.human36m import Plan, frames_of
+from etl.demo.human36m import CUT, DEMO, Plan, frames_of
 from etl.demo.miniature import MARKER, render
 from etl.demo.truth import SequenceTruth, read_truth
 from etl.errors import ConfigError
@@ -172,6 +172,24 @@ def test_cameras_see_one_moment(miniature: Path) -> None:
             turn, shift = np.array(truth.camera.rotation), np.array(truth.camera.translation)
             worlds.append((truth.h36m_3d[: SMALL.frames] - shift) @ turn)
         assert worlds[0] == pytest.approx(worlds[1], abs=1e-9)
+
+
+def test_the_demo_has_irregular_names_tall_images_and_a_video_shorter_than_its_poses(tmp_path: Path) -> None:
+    keys = DEMO.sequences()
+    assert sum(map(DEMO.video_frames, keys)) == 13 * 50 + 1 - CUT
+    tall = {key.subject for key in keys if release.image_size(key.subject, key.camera) == (1000, 1002)}
+    assert tall == {"S1", "S7", "S9"}
+    assert ("S7", "55011271") in {(key.subject, key.camera) for key in keys}
+    small = replace(DEMO, subjects=("S1",), actions=("Walking",), cameras=("55011271",), frames=5, scale=0.1)
+    render(tmp_path, small, workers=1)
+    reader = Human36M(tmp_path, hz=50)
+    photo, _ = reader.sequences()
+    assert photo.release_name == "TakingPhoto 1.54138969"
+    ds = reader.annotate(photo)
+    assert ds.sizes["frame"] == 5 - CUT
+    assert json.loads(ds.attrs["provenance"])["notes"] == ["5 poses, 3 frames: the last 2 poses are left out"]
+    assert len(poses(tmp_path, "S1", "D3_Positions", "TakingPhoto 1")) == 5
+    assert {s.key for s in reader.sequences()} == set(small.sequences()) == set(read_truth(tmp_path))
 
 
 def test_irregular_names_and_sizes_are_the_release_s(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -89,6 +90,20 @@ def test_mpi_inf_3dhp_has_videos_images_and_both_kinds_of_matlab(folder: Path) -
         camera = json.loads(ds.attrs["camera_parameters"])
         points = ds["keypoints_3d"].values @ np.array(camera["rotation"])
         assert (points[:, 10, 1] - points[:, 3, 1] > 1.4).all()
+
+
+def test_mpi_inf_3dhp_s_demo_has_rows_beyond_the_stated_frames(tmp_path: Path) -> None:
+    assert mpi_inf_3dhp.DEMO.beyond > 0
+    plan = replace(mpi_inf_3dhp.DEMO, subjects=("S2",), cameras=("0",), tests=("TS1",), frames=3, scale=0.05)
+    render(tmp_path, plan, workers=1)
+    reader = MpiInf3DHP(tmp_path, subjects=["S2"], cameras=["0"])
+    (sequence,) = reader.sequences()
+    ds = reader.annotate(sequence)
+    assert ds["frame_number"].values.tolist() == [0, 1]
+    assert json.loads(ds.attrs["provenance"])["notes"] == [
+        "6505 rows, of which the release states 6502: the others are left out",
+        "6502 poses, 2 frames: the last 6500 poses are left out",
+    ]
 
 
 def test_fit3d_has_unlabelled_subjects_and_longer_videos(folder: Path) -> None:
