@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster import commands, files
 from cluster.config import ClusterConfig, walltime_seconds
 from cluster.errors import ClusterError, SubmissionRejected
-from cluster.jobs import run_base
+from cluster.folders import run_base
 
 
 def script(config: ClusterConfig, arguments: Sequence[str], folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,9 +14,9 @@ from distributed import Security
 from distributed.core import Status
 
 from cluster import commands, settings
-from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, safe_path, walltime_seconds
+from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, walltime_seconds
 from cluster.copies import VARIABLE
-from cluster.errors import ClusterError
+from cluster.folders import run_base
 from cluster.jobqueue import SLURMJob
 from cluster.security import RunFolder
 
@@ -133,26 +132,6 @@ def script(config: ClusterConfig, folder: Path | None = None) -> str:
     with dask.config.set(defaults()):
         job = Job(f"{protocol}://SCHEDULER:PORT", name=f"{job_name}-0", **job_options(config, folder, job_name, keys))
         return job.job_script()
-
-
-def run_base(config: ClusterConfig, folder: Path | None) -> Path:
-    """Folder on shared disk for keys and logs: within the profile's, else the caller's, else one at home.
-
-    Runs make it private. The profile's own may be anything, such as a group's, and stays as it is.
-
-    Raises
-    ------
-    ClusterError
-        When its path can't stand in a batch script.
-    """
-    own = config.slurm.folder and config.slurm.folder / f"xycd-{os.getuid()}"
-    chosen = own or folder or Path.home() / ".cache" / "xycd" / "cluster"
-    try:
-        return safe_path(chosen.absolute())
-    except ValueError as error:
-        raise ClusterError(
-            "Jobs write into a folder whose path SLURM reads as it is.", str(error), "Set slurm.folder to another."
-        ) from error
 
 
 def defaults() -> dict[str, Any]:

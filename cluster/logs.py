@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cluster.errors import ClusterError
+from cluster.control import read_status
+from cluster.errors import ClusterError, NoRun
 
 TAIL = 64 * 1024  # bytes read from the end of a log
+
+
+def jobs_folder(folder: Path) -> Path:
+    """Where the jobs of the run in `folder` leave their logs: there, unless the run says that it is elsewhere."""
+    try:
+        said = read_status(folder).status.get("folder")
+    except NoRun:
+        said = None
+    return Path(said) if isinstance(said, str) else Path(folder)
 
 
 def listing(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import re
 import socket
 from pathlib import Path
@@ -68,19 +69,23 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind``, ``workers`` (connected), ``wanted`` (workers, or jobs on SLURM), ``adaptive`` ("2:20" or None),
-        ``dashboard`` (its address, None without), ``tunnel`` (the command that brings it to one's own machine),
-        ``problems``; on SLURM also what else `cluster.slurm.SlurmWorkers.summary` gives.
+        ``kind``, ``workers`` (connected), ``wanted`` (workers, or jobs on SLURM), ``adaptive`` ("2:20" of what
+        ``wanted`` counts, "2:" where no maximum is set, or None), ``dashboard`` (its address, None without),
+        ``tunnel`` (the command that brings it to one's own machine), ``problems``; on SLURM also what else
+        `cluster.slurm.SlurmWorkers.summary` gives.
     """
-    adaptive = getattr(cluster, "_adaptive", None)
-    active = adaptive is not None and adaptive.state in ("starting", "running")
+    adaptive, per_job = getattr(cluster, "_adaptive", None), getattr(cluster, "workers_per_job", 1)
+    bounds = None
+    if adaptive is not None and adaptive.state in ("starting", "running"):
+        most = "" if math.isinf(adaptive.maximum) else math.ceil(adaptive.maximum / per_job)
+        bounds = f"{adaptive.minimum // per_job}:{most}"
     extra = cluster.summary() if hasattr(cluster, "summary") else {"kind": "local", "problems": []}
     config = getattr(cluster, "config", None)  # a cluster that xycd didn't start has none
     link = cluster.dashboard_link if config is None or config.dashboard_address else None
     return {
         "workers": len(cluster.scheduler_info["workers"]),
         "wanted": len(cluster.worker_spec),
-        "adaptive": f"{adaptive.minimum}:{adaptive.maximum}" if active and adaptive is not None else None,
+        "adaptive": bounds,
         "dashboard": link,
         "tunnel": tunnel(link) if link else None,
     } | extra

@@ -24,9 +24,10 @@ from cluster import commands, files, logs, settings
 from cluster.addresses import scheduler_address
 from cluster.config import ClusterConfig, port_range
 from cluster.errors import ClusterError, SubmissionRejected
+from cluster.folders import run_base
 from cluster.gres import job_gpus
 from cluster.jobqueue import SLURMCluster
-from cluster.jobs import SECTION, Job, defaults, job_options, run_base
+from cluster.jobs import SECTION, Job, defaults, job_options
 from cluster.keeper import Keeper
 from cluster.security import RunFolder, clean_stale
 

@@ -79,9 +79,9 @@ def logs(
     lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 50,
 ) -> None:
     """Show what SLURM jobs of a run have written."""
-    from cluster.logs import listing, tail
+    from cluster.logs import jobs_folder, listing, tail
 
-    folder = run_folder(workspace, config)
+    folder = jobs_folder(run_folder(workspace, config))
     if job is not None:
         typer.echo("\n".join(tail(folder, job, lines)) or f"no log of job {job} in {folder}")
         return

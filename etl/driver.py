@@ -6,20 +6,28 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import cluster
 from cluster.control import Controller
 from cluster.errors import ClusterError
+from cluster.folders import run_base
 from cluster.signals import Interrupts
 from etl.config import Config
 from etl.progress import Reporter
+from etl.rate import Rate
 
 if TYPE_CHECKING:
     from etl.schedule import Outcome
 
+T = TypeVar("T")
+
 RUN_FOLDER = "run"
 DECODE_BOUND = 0.2  # share of their time in which the models of such a run wait for frames
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop; what was going on stays to do."""
 
 
 class Driver:
@@ -42,17 +50,23 @@ class Driver:
         self.config = config
         self.report = report
         self.cluster: Any = given
-        self.stopping = False
         self._client: Any = None
         self._stack = contextlib.ExitStack()
-        self._controller = Controller(config.workspace.resolve() / RUN_FOLDER)
+        self._folder = config.workspace.resolve() / RUN_FOLDER
+        self._controller = Controller(self._folder)
+        self._interrupts = Interrupts(
+            lambda: self.report.note("Finishing what is running; Ctrl-C again leaves at once.")
+        )
+        self._told = False  # by another terminal, to stop
         self._facts: dict[str, Any] = {}
+        self._shown: dict[str, Any] = {}
+        if config.cluster.kind == "slurm":
+            self._facts["folder"] = str(run_base(config.cluster, self._folder))
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._controller)
-        self._interrupts = self._stack.enter_context(
-            Interrupts(lambda: self.report.note("Finishing what is running; Ctrl-C again leaves at once."))
-        )
+        self._stack.enter_context(self._interrupts)
+        self.publish()
         return self
 
     def __exit__(
@@ -72,7 +86,7 @@ class Driver:
             if self.cluster is None:
                 settings = self.config.cluster
                 shared = settings.kind == "slurm"  # scratch of local workers belongs on the local disk
-                folder = self.config.workspace.resolve() / RUN_FOLDER if shared else None
+                folder = self._folder if shared else None
                 if not shared and settings.workers is not None:
                     settings = settings.model_copy(update={"workers": max(1, min(settings.workers, wanted))})
                 self.cluster = self._stack.enter_context(
@@ -96,9 +110,10 @@ class Driver:
 
     def capacity(self) -> int:
         """Workers that there may be soon, so that there is work for them when they come."""
-        summary = cluster.workers_summary(self.cluster)
-        most = int(summary["adaptive"].split(":")[1]) if summary["adaptive"] else 0
-        return max(int(summary["workers"]), int(summary["wanted"]), most)
+        summary, per_job = self.workers(), getattr(self.cluster, "workers_per_job", 1)
+        now, most = max(summary["workers"], per_job * summary["wanted"]), (summary["adaptive"] or ":0").split(":")[1]
+        # Without a maximum the cluster grows as there is work, and the work as the cluster does.
+        return int(max(now, per_job * int(most) if most else 2 * max(now, 1)))
 
     def watch(self, dataset: str, total: int, done: int) -> Watch:
         """What `etl.schedule.run_partitions` calls every second."""
@@ -106,10 +121,11 @@ class Driver:
 
     def publish(self, **facts: Any) -> None:
         """Set what `xycd status` shows."""
-        self._controller.publish(facts)
+        self._shown = facts
+        self._controller.publish(self._facts | facts)
 
-    def patiently(self, write: Callable[[], None]) -> None:
-        """Write what a stage begins with; while there is no space, wait, and go on listening.
+    def patiently(self, write: Callable[[], T]) -> T:
+        """What `write` gives, which may be called again; while there is no space, wait, and go on listening.
 
         Raises
         ------
@@ -120,22 +136,27 @@ class Driver:
 
         def say(kind: str, reason: str = "", **_: Any) -> None:
             self.report.note(f"waiting for space: {reason}" if kind == "waiting" else "there is space again")
-            self.publish(space=f"waiting for space: {reason}" if kind == "waiting" else None)
+            self.publish(**self._shown | {"space": f"waiting for space: {reason}" if kind == "waiting" else None})
 
         def sleep(seconds: float) -> bool:
             end = time.monotonic() + seconds
             while (left := end - time.monotonic()) > 0:
-                if self.obey():
+                if self.heed():
                     return True
                 time.sleep(min(1.0, left))
             return False
 
-        once_there_is_space(write, self.config.cluster.wait_for_space, say=say, sleep=sleep)
+        return once_there_is_space(write, self.config.cluster.wait_for_space, say=say, sleep=sleep)
 
     def hold(self, reason: str) -> None:
         """Submit no jobs in place of those that end, as long as there is a reason: a full disk fails them all."""
         if hasattr(self.cluster, "hold"):
             self.cluster.hold(reason)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked the run to stop."""
+        return self._told or self._interrupts.stopping
 
     def obey(self) -> bool:
         """Carry out what was asked for from other terminals; whether to stop.
@@ -148,9 +169,19 @@ class Driver:
         failure = getattr(self.cluster, "failure", None)
         if failure is not None:
             raise failure
+        return self.heed()
+
+    def heed(self) -> bool:
+        """As `obey`, where no workers are needed.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            When the run is to leave at once.
+        """
         for command in self._controller.commands():
             if command.kind == "stop":
-                self.stopping = True
+                self._told = True
                 self._controller.acknowledge(command, "finishing what is running")
                 if command.argument == "now":
                     raise KeyboardInterrupt
@@ -165,7 +196,82 @@ class Driver:
             else:
                 self._controller.acknowledge(command, answer)
                 self.report.note(f"scaled to {answer}")
-        return self.stopping or self._interrupts.stopping
+        return self.stopping
+
+    def leave_if_asked(self) -> None:
+        """Between two steps of a run.
+
+        Raises
+        ------
+        Stopped
+            When somebody has asked the run to stop.
+        """
+        if self.heed():
+            raise Stopped
+
+    def workers(self) -> dict[str, Any]:
+        """`cluster.workers_summary` of the cluster, if there is one."""
+        return cluster.workers_summary(self.cluster) if self.cluster is not None else {}
+
+
+class Heeding:
+    """A reporter for annotate and merge: it also tells `xycd status`, and ends the stage when the run is to stop.
+
+    Its `start` and `advance` raise `Stopped` then: what the stage has finished stays, what it was about is redone.
+    """
+
+    def __init__(self, report: Reporter, driver: Driver, dataset: str) -> None:
+        self._report, self._driver, self._dataset = report, driver, dataset
+        self._last = 0.0
+
+    def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
+        """See `etl.progress.Reporter`."""
+        self._title, self._total, self._done, self._unit, self._failed = title, total, done, unit, 0
+        self._rate, self._last = Rate(), 0.0
+        self._report.start(title, total, done, unit)
+        self._step()
+
+    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
+        """See `etl.progress.Reporter`."""
+        self._done += units
+        self._failed += failed
+        self._report.advance(units, failed, **facts)
+        self._step()
+
+    def finish(self, summary: str) -> None:
+        """See `etl.progress.Reporter`."""
+        self._report.finish(summary)
+
+    def note(self, text: str) -> None:
+        """See `etl.progress.Reporter`."""
+        self._report.note(text)
+
+    def _step(self) -> None:
+        self._rate.note(self._done)
+        now = time.monotonic()
+        if now - self._last >= 1:
+            self._last = now
+            self._driver.publish(
+                **progress(self._title, self._dataset, self._done, self._total, self._rate, self._unit),
+                failed_rows=self._failed,
+                stopping=self._driver.stopping,
+                workers=self._driver.workers(),
+            )
+        self._driver.leave_if_asked()
+
+
+def progress(stage: str, dataset: str, done: int, total: int, rate: Rate, unit: str = "frames") -> dict[str, Any]:
+    """How far a stage is, for `xycd status`."""
+    speed = rate.per_second()
+    return {
+        "stage": stage,
+        "dataset": dataset,
+        "unit": unit,
+        "rows_done": done,
+        "rows_total": total,
+        "rate": round(speed, 2),
+        "seconds_left": round((total - done) / speed) if speed else None,
+    }
 
 
 class Watch:
@@ -173,13 +279,14 @@ class Watch:
 
     def __init__(self, driver: Driver, dataset: str, total: int, done: int) -> None:
         self.driver, self.dataset, self.total, self.first = driver, dataset, total, done
-        self.begun = time.monotonic()
+        self.rate = Rate()
         self._last = 0.0
 
     def __call__(self, outcome: Outcome, running: int) -> bool:
         """See `etl.schedule.run_partitions`."""
         now = time.monotonic()
-        self.driver.hold("the run waits for space" if outcome.waiting.text() else "")
+        waits = "the run waits for space" if outcome.waiting.text() else ""
+        self.driver.hold("the run is stopping" if self.driver.stopping else waits)
         if now - self._last >= 1:  # a full queue of finished partitions mustn't publish each of them
             self._last = now
             self.driver.publish(**self.facts(outcome, running))
@@ -187,17 +294,10 @@ class Watch:
 
     def facts(self, outcome: Outcome, running: int) -> dict[str, Any]:
         """Progress in numbers, for `xycd status`."""
-        new = outcome.counts.total()
-        seconds = time.monotonic() - self.begun
-        rate = new / seconds
-        left = self.total - self.first - new
-        return {
-            "stage": "estimate",
-            "dataset": self.dataset,
-            "rows_done": self.first + new,
-            "rows_total": self.total,
-            "rate": round(rate, 2),
-            "seconds_left": round(left / rate) if rate else None,
+        new, workers = outcome.counts.total(), self.driver.workers()
+        if new or workers.get("workers"):  # no rate is measured while jobs wait
+            self.rate.note(new)
+        return progress("estimate", self.dataset, self.first + new, self.total, self.rate) | {
             "failed_rows": new - outcome.counts["ok"],
             "failed_partitions": len(outcome.failed),
             "partitions_under_way": running,
@@ -205,7 +305,7 @@ class Watch:
             "stopping": self.driver.stopping,
             "space": outcome.waiting.text() or None,
             "unstaged": [len(outcome.unstaged), *list(outcome.unstaged.values())[-1:]] if outcome.unstaged else None,
-            "workers": cluster.workers_summary(self.driver.cluster),
+            "workers": workers,
         }
 
 
@@ -219,16 +319,17 @@ def status_text(found: Any) -> str:
     if facts.get("space"):
         lines.append(f"space        {facts['space']}")
     if "rows_total" in facts:
-        share = facts["rows_done"] / max(1, facts["rows_total"])
-        lines.append(f"stage        {facts['stage']} {facts['dataset']}")
-        lines.append(f"frames       {facts['rows_done']:,} of {facts['rows_total']:,} ({share:.1%})")
+        share, unit = facts["rows_done"] / max(1, facts["rows_total"]), facts.get("unit", "frames")
+        lines.append(f"stage        {facts['stage']} {facts['dataset']}{', stopping' if facts.get('stopping') else ''}")
+        lines.append(f"{unit:<12} {facts['rows_done']:,} of {facts['rows_total']:,} ({share:.1%})")
         left = f", {duration(facts['seconds_left'])} left" if facts["seconds_left"] is not None else ""
-        lines.append(f"rate         {facts['rate']:,} frames/s{left}")
+        lines.append(f"rate         {facts['rate']:,} {unit}/s{left}")
         if facts.get("waiting") is not None:
             # More workers help where the models are busy; where they wait, a faster disk or more processors do.
             bound = "decode-bound" if facts["waiting"] > DECODE_BOUND else "model-bound"
             lines.append(f"pace         {bound}: the models wait for frames {facts['waiting']:.0%} of the time")
-        lines.append(f"failures     {facts['failed_rows']:,} frames, {facts['failed_partitions']:,} partitions")
+        partitions = f", {facts['failed_partitions']:,} partitions" if "failed_partitions" in facts else ""
+        lines.append(f"failures     {facts['failed_rows']:,} {unit}{partitions}")
         if facts.get("unstaged"):
             count, reason = facts["unstaged"]
             lines.append(f"staging      {count:,} videos read where they lie: {reason}")

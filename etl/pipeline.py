@@ -7,7 +7,7 @@ from typing import Any
 
 from etl import steps
 from etl.config import Config
-from etl.driver import Driver
+from etl.driver import Driver, Heeding
 from etl.job import Job
 from etl.progress import Reporter, Silent
 from etl.steps import Summary
@@ -64,13 +64,15 @@ def run_job(
     job: Job, stages: Sequence[str], driver: Driver, report: Reporter, *, verify: bool = False, alone: bool = True
 ) -> Summary:
     """Run stages on one dataset; unless it is `alone`, an error that costs this one only is in its summary."""
-    summary = Summary(job.dataset)
+    summary, heeding = Summary(job.dataset), Heeding(report, driver, job.dataset)
     with steps.costing_itself(summary, report, alone=alone):
-        annotations = steps.annotate(job, stages, summary, report)  # raw dataset → annotations
+        driver.leave_if_asked()
+        annotations = steps.annotate(job, stages, driver, summary, heeding)  # raw dataset → annotations
         partitions = steps.cut(job, stages, annotations)  # annotations → partitions of frames
         if "estimate" in stages:
             steps.estimate(job, partitions, driver, summary, report, verify=verify)  # images or video → features
         if "merge" in stages and not summary.stopped:
             verify = verify and "estimate" not in stages  # which has just opened them all
-            steps.merge(job, partitions, summary, report, verify=verify)  # annotations and features → training files
+            driver.leave_if_asked()
+            steps.merge(job, partitions, driver, summary, heeding, verify=verify)  # both → training files
     return summary

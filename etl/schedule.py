@@ -5,15 +5,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
+import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from distributed import Client, Future, KilledWorker, wait
+from distributed import Client, Future, KilledWorker, get_worker, wait
 
 from etl import space
-from etl.errors import SpaceError, WorkspaceError, XycdError
+from etl.errors import DeviceError, SpaceError, WorkspaceError, XycdError
 from etl.notices import Inbox
 from etl.partition import Partition, Receipt
 from etl.progress import Reporter
@@ -137,8 +139,18 @@ def _attempt(
     """Run a task; what it says in words comes back as a value, since dask logs a traceback of all that is raised."""
     try:
         return task(partition, estimator)
+    except DeviceError as error:
+        _make_way(error)
+        return error
     except XycdError as error:
         return error
+
+
+def _make_way(error: DeviceError) -> None:
+    """End this worker, which can't go on, where somebody starts another; its task then runs there."""
+    if get_worker().nanny is not None:
+        print(f"This worker ends: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _hear(inbox: Inbox, ledger: space.Ledger, store: FeatureStore, report: Reporter, outcome: Outcome) -> None:
@@ -234,7 +246,8 @@ class _LastRound:
             return
         now = {key: worker for worker, keys in self._client.processing().items() for key in keys}
         first, self._begun = self._begun is None, now if self._begun is None else self._begun
-        gone = [future for future in running if future.key not in now or now[future.key] != self._begun.get(future.key)]
+        stays = {key for key, worker in now.items() if self._begun.get(key) == worker}
+        gone = [future for future in running if future.key not in stays]
         if gone and not first:  # what has just finished isn't with its worker any more either; word of it is under way
             with contextlib.suppress(TimeoutError):
                 wait(gone, timeout=self._interval)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from etl import __version__, judge, runtimes, schedule
 from etl.config import Config
-from etl.driver import Driver
+from etl.driver import Driver, Stopped
 from etl.errors import ConfigError, SpaceError, WorkspaceError, XycdError
 from etl.job import Job
 from etl.models import registry
@@ -132,6 +133,8 @@ def check(config: Config, stages: Sequence[str]) -> list[str]:
 def costing_itself(summary: Summary, report: Reporter, *, alone: bool) -> Iterator[None]:
     """Keep an error that is about one dataset from costing the others: it goes into the dataset's summary.
 
+    So does that somebody stopped the run.
+
     Raises
     ------
     etl.errors.XycdError
@@ -139,6 +142,8 @@ def costing_itself(summary: Summary, report: Reporter, *, alone: bool) -> Iterat
     """
     try:
         yield
+    except Stopped:
+        summary.stopped = True
     except (SpaceError, ClusterError):
         raise
     except (XycdError, SchemaError) as error:
@@ -156,12 +161,14 @@ def choose_runtimes(config: Config, stages: Sequence[str], report: Reporter) -> 
     return runtimes.resolve(config, measure=computes, compute=computes, report=report)[0]
 
 
-def annotate(job: Job, stages: Sequence[str], summary: Summary, report: Reporter) -> list[Path]:
+def annotate(job: Job, stages: Sequence[str], driver: Driver, summary: Summary, report: Reporter) -> list[Path]:
     """Bring the annotations up to date; the annotation files of the sequences asked for."""
     if "annotate" in stages or "estimate" in stages:
         here = job.config.cluster.kind == "local"  # elsewhere the number is of jobs
         workers = job.config.cluster.workers if here else None
-        manifest = annotate_stage.annotate(job.reader, job.annotations, workers=workers, progress=report)
+        manifest = driver.patiently(
+            lambda: annotate_stage.annotate(job.reader, job.annotations, workers=workers, progress=report)
+        )
         for name, reason in sorted(manifest.failures.items()):
             summary.failed.append(f"{SequenceKey.from_path(job.dataset, name)}: {reason}")
         job.workspace.set_current(job.dataset, Current(job.annotations_key, _features_to_show(job, stages)))
@@ -203,7 +210,7 @@ def estimate(
     total = sum(p.rows for p in partitions)
     report.start("estimate", total, total - sum(p.rows for p in resume.todo))
     if resume.todo:
-        _check_space(job, resume)
+        _check_space(job, resume, report)
         client = driver.client(len(resume.todo))
         tick = driver.watch(job.dataset, total, total - sum(p.rows for p in resume.todo))
         outcome = schedule.run_partitions(
@@ -240,7 +247,9 @@ def _begin(job: Job, store: FeatureStore) -> None:
     )
 
 
-def merge(job: Job, partitions: list[Partition], summary: Summary, report: Reporter, *, verify: bool = False) -> None:
+def merge(
+    job: Job, partitions: list[Partition], driver: Driver, summary: Summary, report: Reporter, *, verify: bool = False
+) -> None:
     """Write the training files of every split that has ground truth; with `verify`, no damaged file goes into them."""
     settings = job.config.merge
     finished = look_for_finished(partitions, job.store, verify=verify)
@@ -270,7 +279,8 @@ def merge(job: Job, partitions: list[Partition], summary: Summary, report: Repor
     for split, output in outputs.items():
         metadata = {"xycd": __version__, "dataset": job.dataset, "split": split, "stage": job.stage}
         metadata |= annotate_stage.describe_joints(job.annotations, [p.annotation for p in output.pairs], job.dataset)
-        merge_stage.merge(
+        write = functools.partial(
+            merge_stage.merge,
             output.pairs,
             output.path,
             format=settings.format,
@@ -282,6 +292,7 @@ def merge(job: Job, partitions: list[Partition], summary: Summary, report: Repor
             workers=settings.workers,
             progress=report,
         )
+        driver.patiently(write)
         output.record()
         summary.outputs.append(output.path)
 
@@ -304,14 +315,18 @@ def _tell(verdicts: Sequence[judge.Verdict], report: Reporter) -> None:
         report.note(note)
 
 
-def _check_space(job: Job, resume: Resume) -> None:
+def _check_space(job: Job, resume: Resume, report: Reporter) -> None:
     needed, free = disk_needed(job, resume.todo, resume.unmapped), free_bytes(job.config.workspace)
-    if needed > free:
-        raise WorkspaceError(
-            "The features must fit on the disk.",
-            f"about {size(needed)} needed, {size(free)} free at {job.config.workspace}",
-            "Free some space or choose another --workspace.",
-        )
+    if needed <= free:
+        return
+    if resume.finished and job.config.cluster.wait_for_space:  # it has begun, and may be waiting for space already
+        report.note(f"about {size(needed)} are still needed, {size(free)} free: the run waits where that doesn't do")
+        return
+    raise WorkspaceError(
+        "The features must fit on the disk.",
+        f"about {size(needed)} needed, {size(free)} free at {job.config.workspace}",
+        "Free some space or choose another --workspace.",
+    )
 
 
 def disk_needed(job: Job, partitions: Sequence[Partition], unmapped: Collection[str] = ()) -> int:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -234,7 +235,9 @@ def _outcomes(
             yield sequence, _make(reader, sequence, folder, identities[_path(sequence)])
         return
     # Processes, because netCDF and HDF5 take one thread at a time.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    # They ignore Ctrl-C, which their terminal sends them too: the driver decides what it ends.
+    deaf = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), signal.signal, deaf) as pool:
         futures = {pool.submit(_make, reader, s, folder, identities[_path(s)]): s for s in todo}
         try:
             for future in as_completed(futures):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -170,7 +171,9 @@ class _Pool:
 
     def __init__(self, workers: int) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(workers, mp_context=spawn) if workers > 1 else None
+        # Processes ignore Ctrl-C, which their terminal sends them too: the driver decides what it ends.
+        deaf = (signal.SIGINT, signal.SIG_IGN)
+        self._executor = ProcessPoolExecutor(workers, spawn, signal.signal, deaf) if workers > 1 else None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items."""

@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,6 @@ from cluster import commands, jobs, slurm
 from cluster.config import ClusterConfig, SlurmConfig
 from cluster.errors import ClusterError, SubmissionRejected
 from cluster.keeper import Keeper, Usage
-from cluster.security import RunFolder
 
 CONFIG = ClusterConfig(
     kind="slurm",
@@ -183,17 +181,6 @@ def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ClusterError, match="sbatch"):
         cluster.start(CONFIG, folder=tmp_path)
-
-
-def test_a_folder_of_the_profile_is_left_as_it_is(tmp_path: Path) -> None:
-    """A group's folder, say: what the run makes private is a folder of its own in there."""
-    tmp_path.chmod(0o755)
-    profile = CONFIG.model_copy(update={"slurm": CONFIG.slurm.model_copy(update={"folder": tmp_path})})
-    base = jobs.run_base(profile, Path("/elsewhere"))
-    assert base.parent == tmp_path
-    RunFolder(base, "xycd-1").remove()
-    assert stat.S_IMODE(base.stat().st_mode) == 0o700
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
 def test_folder_that_slurm_would_misread(tmp_path: Path) -> None:

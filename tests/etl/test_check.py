@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from cluster.control import Controller
 from cluster.errors import ClusterError
 from etl import cli_cluster, pipeline
 from etl.check import check
@@ -84,3 +86,15 @@ def test_logs_of_a_run_without_any(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no log of job 3" in capsys.readouterr().out
     with pytest.raises(ClusterError, match="number"):
         cli_cluster.logs("../../etc/passwd", tmp_path)
+
+
+def test_logs_lie_where_the_run_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under slurm.folder, say."""
+    with Controller(tmp_path / "run", interval=0.05) as controller:
+        controller.publish({"folder": str(tmp_path / "shared")})
+        time.sleep(0.5)
+    (tmp_path / "shared" / "jobs").mkdir(parents=True)
+    (tmp_path / "shared" / "jobs" / "3.log").write_text("its words\n")
+    cli_cluster.logs(None, tmp_path)
+    cli_cluster.logs("3", tmp_path)
+    assert capsys.readouterr().out == "3  its words\nits words\n"

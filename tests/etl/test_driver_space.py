@@ -100,7 +100,7 @@ def test_the_bookkeeping_of_a_stage_waits_too(config: Config, monkeypatch: pytes
 
 def test_who_is_asked_to_stop_waits_no_more(config: Config) -> None:
     with Driver(config, Silent()) as it:
-        it.stopping = True
+        it._told = True
         with pytest.raises(SpaceError, match="quota"):
             it.patiently(full(10**9))
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -231,6 +232,20 @@ def test_whatever_a_reader_raises_costs_its_sequence(tmp_path: Path) -> None:
     failed = manifest.failures[f"subject=S5/action=Walking/subaction=1/camera={CAMERA}"]
     assert failed == "ZeroDivisionError: in a parser"
     assert "its sequence's key" in manifest.failures[f"subject=S6/action=Walking/subaction=1/camera={CAMERA}"]
+
+
+@dataclass(frozen=True)
+class Deaf(Broken):
+    """A reader that fails with what its process does at a Ctrl-C."""
+
+    def annotate(self, sequence: Sequence) -> xr.Dataset:
+        raise ZeroDivisionError(f"SIGINT: {signal.getsignal(signal.SIGINT)!r}")
+
+
+def test_ctrl_c_is_for_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.stages.annotate.PER_WORKER", 1)
+    manifest = annotate(Deaf(tmp_path), tmp_path / "out", workers=2)
+    assert set(manifest.failures.values()) == {f"ZeroDivisionError: SIGINT: {signal.SIG_IGN!r}"}
 
 
 def test_a_missing_dataset_and_a_read_only_folder_stop_the_run(release: Path, tmp_path: Path) -> None:

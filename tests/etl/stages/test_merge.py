@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import xarray as xr
 
 from etl.errors import MergeError, WorkspaceError
-from etl.stages.merge import SequenceFiles, merge
+from etl.stages.merge import SequenceFiles, _Pool, merge
 from schemas import annotation, features, xycd
 from schemas.features import Status
 from schemas.keys import SequenceKey
@@ -354,3 +355,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     assert (folder / "out.npz").stat().st_size > 3072 * 43_520
     assert max(peaks) < 400
     assert peaks[1] - peaks[0] < 25  # of 85 MB that the output grew by
+
+
+def test_ctrl_c_is_for_the_driver() -> None:
+    with _Pool(2) as pool:
+        assert list(pool.map(signal.getsignal, [signal.SIGINT])) == [signal.SIG_IGN]
