@@ -41,6 +41,10 @@ class ModelError(XycdError):
     """A model's files are absent, damaged or don't fit."""
 
 
+class DeviceError(ModelError):
+    """A GPU answers no more in this process. Costs the worker, which is replaced; its partition runs again."""
+
+
 class WorkspaceError(XycdError):
     """The workspace can't be used: read-only, full, in use by another run, or damaged."""
 

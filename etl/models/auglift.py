@@ -29,6 +29,7 @@ from etl.models.embedding import (
 from etl.models.geometry import Size, apply
 from etl.models.rtmdet import PersonDetector
 from etl.models.rtmpose import PoseEstimator, Region
+from etl.models.torch_runtime import answers
 from etl.models.weights import known_sha256
 
 
@@ -101,6 +102,10 @@ class AugliftModels:
     def on_device(self) -> bool:
         """See `etl.models.base.OnDevice`."""
         return any(part.runtime.device.type != "cpu" for part in (self.detector, self.pose, self.depth))
+
+    def device_works(self) -> bool:
+        """See `etl.models.base.OnDevice`."""
+        return all(answers(part.runtime.device) for part in (self.detector, self.pose, self.depth))
 
     @property
     def halvings(self) -> dict[str, int]:

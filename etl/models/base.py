@@ -286,6 +286,10 @@ class OnDevice(Protocol):
         """Whether any network computes on a GPU, so that frames can be decoded meanwhile at no cost to it."""
         ...
 
+    def device_works(self) -> bool:
+        """Whether the GPU still answers, asked after an error: some faults end all its work in this process."""
+        ...
+
 
 @dataclass(frozen=True)
 class Description:

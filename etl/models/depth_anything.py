@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from etl.errors import ModelError
+from etl.errors import MediaError
 from etl.models.auglift_settings import Processing
 from etl.models.geometry import Size
 from etl.models.network import Forward, Network, on_torch
@@ -57,11 +57,11 @@ def input_size(image_size: Size, processing: Processing = "transformers", patch:
 
     Raises
     ------
-    ModelError
+    MediaError
         When the image is so long that its input would have no side, or no end.
     """
     if max(image_size) > LONGEST * min(image_size):
-        raise ModelError(
+        raise MediaError(
             f"Depth Anything takes images up to {LONGEST} times as long as wide.",
             f"{image_size[0]} x {image_size[1]} px",
             "Cut the image.",

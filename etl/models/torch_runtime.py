@@ -209,6 +209,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
+def answers(device: torch.device) -> bool:
+    """Whether a device still computes: an illegal access, say, fails every later call of a process to its GPU."""
+    try:
+        return bool(torch.ones(2, device=device).sum().item() == 2)
+    except RuntimeError as error:
+        return is_out_of_memory(error)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw random weights from `seed`, and leave the process's own generators as they were."""

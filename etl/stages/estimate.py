@@ -29,7 +29,7 @@ from cluster.files import look_afresh
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings, to_json
 from etl.datasets.frames import Media, read_ahead
-from etl.errors import ModelError
+from etl.errors import DeviceError, MediaError, ModelError
 from etl.models import registry
 from etl.models.base import Description, Frame, ModelSet, OnDevice
 from etl.partition import Partition, Receipt, digest
@@ -275,6 +275,12 @@ def estimate_rows(
     -------
     xr.Dataset
         Feature dataset with the same rows in the same order; every row has a status.
+
+    Raises
+    ------
+    etl.errors.ModelError
+        When the models fail on all frames alike, which says something about them or their node rather than about the
+        frames: such a partition isn't finished, and runs again.
     """
     settings = estimator.settings
     pose_channels, depth_channels = models.channels if settings.embeddings.enabled else (0, 0)
@@ -300,6 +306,9 @@ def estimate_rows(
             frames = table.keep_decoded(batch, settings.field_of_view)
             if frames:
                 _estimate_frames(frames, models, settings, table)
+    if reason := table.common_failure():
+        mend = "Mend the cause; the same command runs the partition again."
+        raise ModelError("Models work on some frame of a partition.", f"on each: {reason}", mend)
     return table.finish()
 
 
@@ -308,8 +317,14 @@ def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSe
     try:
         results = estimate_batch(frames, [table.boxes(f.number) for f in frames], models, settings)
     except Exception as error:  # whatever a network raises costs the frame it happened on, and is listed
+        if isinstance(models, OnDevice) and not models.device_works():
+            found = f"{type(error).__name__}: {error}"
+            raise DeviceError(
+                "A worker's GPU answers.", found, "If others of its node fail too, exclude it."
+            ) from error
         if len(frames) == 1:
-            table.fail(frames[0].number, Status.MODEL_ERROR, f"{type(error).__name__}: {error}")
+            status = Status.DECODE_ERROR if isinstance(error, MediaError) else Status.MODEL_ERROR
+            table.fail(frames[0].number, status, f"{type(error).__name__}: {error}")
             return
         for frame in frames:
             _estimate_frames([frame], models, settings, table)

@@ -102,6 +102,16 @@ class EstimatedRows:
         self.arrays["status"][row] = status
         self.reasons[row] = reason
 
+    def common_failure(self) -> str | None:
+        """The reason for which the models failed on all frames that have an image, if those are several."""
+        status = self.arrays["status"]
+        rows = np.flatnonzero(status != Status.DECODE_ERROR)
+        failed = {number for number, own in self.rows_of.items() if status[own[0]] == Status.MODEL_ERROR}
+        if len(failed) < 2 or (status[rows] != Status.MODEL_ERROR).any():
+            return None
+        reasons = {self.reasons[row] for row in rows.tolist()}
+        return reasons.pop() if len(reasons) == 1 else None
+
     def finish(self) -> xr.Dataset:
         """The dataset with its reasons."""
         self.ds.attrs["failures"] = json.dumps(sorted(self.reasons.items()))

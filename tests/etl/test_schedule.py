@@ -15,7 +15,7 @@ from distributed import Client
 import cluster
 from cluster.config import ClusterConfig
 from etl.config import EstimateSettings, ModelSettings
-from etl.errors import WorkspaceError
+from etl.errors import DeviceError, WorkspaceError
 from etl.partition import Partition, Receipt, cut
 from etl.progress import Silent
 from etl.resume import look_for_finished, settle
@@ -159,9 +159,12 @@ def test_after_a_stop_the_run_still_listens(store: FeatureStore, parts: list[Par
             raise KeyboardInterrupt
         return begun(store) == 2
 
-    with cluster.start(ClusterConfig(workers=2)) as workers, Client(workers) as client:
-        with pytest.raises(KeyboardInterrupt):
-            run_partitions(client, parts, estimator(store), store, Silent(), task=write_at_leisure, tick=tick)
+    with (
+        cluster.start(ClusterConfig(workers=2)) as workers,
+        Client(workers) as client,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run_partitions(client, parts, estimator(store), store, Silent(), task=write_at_leisure, tick=tick)
     assert all(running)
 
 
@@ -278,3 +281,21 @@ def test_a_file_of_another_partition_is_not_taken(store: FeatureStore, parts: li
     found = look_for_finished(parts[:2], store)
     assert not found.finished
     assert json.dumps(found.damaged).count("isn't this partition's") == 1
+
+
+def poison_once(partition: Partition, estimator: Estimator) -> Receipt:
+    """Writes, but on the first worker that has the first partition the GPU fails, for good."""
+    note = estimator.features / "poisoned"
+    if partition.first == 0 and not note.exists():
+        note.write_text(str(os.getpid()))
+    if note.exists() and note.read_text() == str(os.getpid()):
+        raise DeviceError("A worker's GPU answers.", "CUDA error: unspecified launch failure", "Exclude it.")
+    return write(partition, estimator)
+
+
+def test_a_worker_whose_gpu_fails_is_replaced(client: Client, store: FeatureStore, parts: list[Partition]) -> None:
+    outcome = run_partitions(client, parts, estimator(store), store, Silent(), task=poison_once)
+    assert outcome.failed == {}
+    assert outcome.counts.total() == FRAMES
+    processes = client.run(os.getpid)
+    assert int((store.folder / "poisoned").read_text()) not in processes.values()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import xarray as xr
 from etl import staging
 from etl.config import EstimateSettings, ModelSettings
 from etl.datasets.frames import decode
-from etl.errors import ModelError
-from etl.models.base import Description
+from etl.errors import DeviceError, MediaError, ModelError
+from etl.models.base import Description, Detections, Frame
 from etl.partition import Partition, cut
 from etl.stages import estimate
 from etl.stages.estimate import (
@@ -203,11 +203,54 @@ def test_batched() -> None:
 
 
 class Elsewhere(FakeModels):
-    """On a GPU, as it were, or beside one."""
+    """On a GPU, as it were, or beside one; from frame `faulty` on, every call fails, and the GPU doesn't answer."""
 
-    def __init__(self, on_device: bool) -> None:
+    def __init__(self, on_device: bool, faulty: int | None = None) -> None:
         super().__init__()
-        self.on_device = on_device
+        self.on_device, self.faulty, self.works = on_device, faulty, True
+
+    def device_works(self) -> bool:
+        return self.works
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        if self.faulty is not None and any(frame.number >= self.faulty for frame in frames):
+            self.works = False
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().detect(frames)
+
+
+def test_a_gpu_that_fails_costs_no_frame(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator, (part,) = make(tmp_path, annotated(), batch=2)
+    monkeypatch.setattr(estimate, "build_models", lambda _: Elsewhere(on_device=True, faulty=4))
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        estimate_partition(part, estimator)
+    assert not (estimator.features / part.path).exists()
+
+
+class Unfit(FakeModels):
+    """Raises `error` on every frame."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        raise self.error
+
+
+def test_models_that_fail_alike_on_all_frames_finish_nothing(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator, (part,) = make(tmp_path, annotated())
+    monkeypatch.setattr(estimate, "build_models", lambda _: Unfit(ModelError("A batch fits.", "none", "Another GPU.")))
+    with pytest.raises(ModelError, match=r"on each: ModelError: A batch fits"):
+        estimate_partition(part, estimator)
+    assert not (estimator.features / part.path).exists()
+    # What is wrong with the frames themselves stays so, and is theirs.
+    monkeypatch.setattr(
+        estimate, "build_models", lambda _: Unfit(MediaError("Not so long.", "4000 x 20 px", "Cut it."))
+    )
+    assert estimate_partition(part, estimator).counts == {"decode_error": 6}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
-from etl.errors import ModelError  # noqa: E402
+from etl.errors import MediaError  # noqa: E402
 from etl.models import catalog, openmmlab  # noqa: E402
 from etl.models.auglift_settings import Processing  # noqa: E402
 from etl.models.depth_anything import DepthEstimator, input_size, resize, resize_on_device  # noqa: E402
@@ -217,7 +217,7 @@ def test_sizes_of_inputs(size: tuple[int, int], transformers: tuple[int, int], a
 def test_images_without_a_shape_for_the_network_are_refused(processing: Processing) -> None:
     assert min(input_size((4000, 400), processing)) == 518
     for size in ((4000, 20), (20, 4000)):
-        with pytest.raises(ModelError, match=rf"10 times.*{size[0]} x {size[1]}"):
+        with pytest.raises(MediaError, match=rf"10 times.*{size[0]} x {size[1]}"):
             input_size(size, processing)
 
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 
 from etl.errors import ConfigError, ModelError  # noqa: E402
 from etl.models import auglift_runtimes, torch_runtime  # noqa: E402
-from etl.models.torch_runtime import Batches, Runtime, fill, load_checkpoint, seeded  # noqa: E402
+from etl.models.torch_runtime import Batches, Runtime, answers, fill, load_checkpoint, seeded  # noqa: E402
 from tests.etl.models.openmmlab import MARKS  # noqa: E402
 
 pytestmark = MARKS
@@ -128,6 +128,16 @@ def test_seeds_repeat_and_leave_the_process_alone() -> None:
     with seeded(7):
         assert torch.equal(torch.rand(3), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_device_is_asked_whether_it_still_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answers(torch.device("cpu"))
+    for error, alive in (
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+    ):
+        monkeypatch.setattr(torch, "ones", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+        assert answers(torch.device("cuda")) == alive
 
 
 class Trap:
