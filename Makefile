@@ -8,7 +8,7 @@ STAMP = $(VENV)/.installed
 OPENMMLAB ?= .venv-openmmlab
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test test-slurm docs lint bench clean openmmlab test-openmmlab
+.PHONY: help demo test test-slurm test-browser docs lint bench clean openmmlab test-openmmlab
 
 help:
 	@echo "make demo    set up and run everything on a rendered miniature Human3.6M, in ./demo"
@@ -16,6 +16,7 @@ help:
 	@echo "make openmmlab       set up the reference models as well, in ./$(OPENMMLAB)"
 	@echo "make test-openmmlab  set them up and prove that they agree with their authors' code"
 	@echo "make test-slurm    install a SLURM, boot it on this machine and run the tests of the cluster (as root)"
+	@echo "make test-browser  install a Chromium (as root) and open the report in it"
 	@echo "make docs    the documentation, in ./site"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   what is claimed about speed"
@@ -59,6 +60,10 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	$(BIN)/python -m pytest tests/docs/test_hooks.py
 
+test-browser: $(STAMP)
+	tests/install-chromium.sh
+	XYCD_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/etl/report
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,6 +74,7 @@ $(VENV)/.bench: $(STAMP)
 	@touch $@
 
 bench: $(VENV)/.bench
+	$(BIN)/xycd models fetch embedded
 	$(BIN)/python -m benchmarks --table docs/performance.md
 
 clean:

@@ -5,11 +5,14 @@ All use the same networks; what they make of a frame is returned, and must agree
 
 from __future__ import annotations
 
+import functools
 import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,11 @@ import cv2
 import numpy as np
 
 from benchmarks.harness import Sample
+from cluster import settings
 from cluster.settings import THREAD_VARIABLES
 from etl.config import EstimateSettings, ModelSettings
 from etl.datasets.frames import Media, decode
-from etl.models import geometry, registry
+from etl.models import geometry
 from etl.models.base import Frame
 from etl.stages.blocks import estimate_batch
 from etl.stages.estimate import build_models
@@ -35,12 +39,28 @@ KEY = SequenceKey("h36m", "S1", "Walking", 1, "54138969")
 _here: dict[str, Any] = {}  # of a process of a Crew
 
 
-class Crew:
-    """Processes, each on a core of its own, that do their shares at the same time."""
+@dataclass(frozen=True)
+class Call:
+    """One call of a network: what it is given, and how that is cut from a frame, where it is."""
 
-    def __init__(self, cores: Sequence[int]) -> None:
+    network: Callable[[Any], Any]
+    given: Any
+    cut: Callable[[], Any] | None = None
+
+
+class Crew:
+    """Processes, each on a core of its own, that do their shares at the same time.
+
+    Unless told otherwise they have the environment of a worker: one thread each, and memory that stays with them once
+    they have freed it. A core that is None is any.
+    """
+
+    def __init__(
+        self, cores: Sequence[int | None], models: ModelSettings, variables: Mapping[str, str] | None = None
+    ) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pools = [context.Pool(1, _join, (core,)) for core in cores]
+        with environment(settings.environment(1) if variables is None else variables):
+            self.pools = [context.Pool(1, _join, (core, models)) for core in cores]
 
     def run(self, work: Callable[..., Any], *shares: Any) -> tuple[list[Any], Sample]:
         """Results of `work(share)`, one process a share, and the seconds that took."""
@@ -56,11 +76,23 @@ class Crew:
             pool.join()
 
 
-def _join(core: int | None) -> None:
+def _join(core: int | None, models: ModelSettings) -> None:
     if core is not None:
         os.sched_setaffinity(0, {core})
-    cv2.setNumThreads(1)
-    _here["models"] = registry.build("embedded")
+        cv2.setNumThreads(1)
+    _here["models"] = build_models(models)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of the processes that start meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 def _measured(work: Callable[..., Any], share: Any) -> tuple[Any, float]:
@@ -92,49 +124,74 @@ def decode_only(share: Share) -> int:
 
 
 def prepare_limit(share: Share) -> None:
-    """Decode the share into memory, and note with which crops the networks are called."""
-    models, calls = _here["models"], []
-    networks = {"_detector": models._detector, "_landmarker": models._landmarker}
-    warp = geometry.warp
+    """Decode the share into memory, and note with what its networks are called when estimate has these frames."""
+    models = _here["models"]
+    record = _calls_on_crops if hasattr(models, "_landmarker") else _calls_on_tensors
+    _here["limit"] = record(models, images(share))
+
+
+def _calls_on_crops(models: Any, frames: list[Frame]) -> list[Call]:
+    """Calls of the embedded networks, which take one crop of a frame at a time: with and without cutting it."""
+    calls: list[Any] = []
+    warp, networks = geometry.warp, {name: getattr(models, name) for name in ("_detector", "_landmarker")}
 
     def noted(image: Any, matrix: Any, size: Any, **options: Any) -> Any:
         crop = warp(image, matrix, size, **options)
-        calls[-1].append([matrix, size, options, crop, None])
+        calls.append([functools.partial(warp, image, matrix, size, **options), crop, None])
         return crop
 
     def called(network: Any) -> Callable[[Any], Any]:
         def call(crop: Any) -> Any:
-            calls[-1][-1][-1] = network
+            calls[-1][-1] = network
             return network(crop)
 
         return call
 
-    frames = images(share)
     geometry.warp = noted
     for name, network in networks.items():
         setattr(models, name, called(network))
     for frame in frames:
-        calls.append([])
         models.detect([frame])
     geometry.warp = warp
     for name, network in networks.items():
         setattr(models, name, network)
-    _here["limit"] = [(frame.image, made) for frame, made in zip(frames, calls, strict=True)]
+    return [Call(network, crop, cut) for cut, crop, network in calls]
+
+
+def _calls_on_tensors(models: Any, frames: list[Frame]) -> list[Call]:
+    """Calls of the reference networks in the batches of a run, on tensors that are there already."""
+    calls: list[Call] = []
+    parts = (models.detector, models.pose, models.depth)
+    forwards = [part.forward for part in parts]
+
+    def noted(forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(tensor: Any) -> Any:
+            calls.append(Call(forward, tensor.clone()))
+            return forward(tensor)
+
+        return call
+
+    for part, forward in zip(parts, forwards, strict=True):
+        part.forward = noted(forward)
+    for start in range(0, len(frames), SETTINGS.batch):
+        part_of_them = frames[start : start + SETTINGS.batch]
+        estimate_batch(part_of_them, [None] * len(part_of_them), models, SETTINGS)
+    for part, forward in zip(parts, forwards, strict=True):
+        part.forward = forward
+    return calls
 
 
 def networks_on_frames(_: Any) -> int:
-    """The networks on the frames in memory: cut the crop, call the network, nothing else."""
-    for image, calls in _here["limit"]:
-        for matrix, size, options, _crop, network in calls:
-            network(geometry.warp(image, matrix, size, **options))
+    """The networks on frames in memory, and nothing else: crops are cut anew for those that take crops."""
+    for call in _here["limit"]:
+        call.network(call.given if call.cut is None else call.cut())
     return len(_here["limit"])
 
 
 def networks_on_crops(_: Any) -> int:
-    """The networks on crops that are there already."""
-    for _image, calls in _here["limit"]:
-        for *_how, crop, network in calls:
-            network(crop)
+    """The networks on what is there already."""
+    for call in _here["limit"]:
+        call.network(call.given)
     return len(_here["limit"])
 
 
@@ -184,9 +241,9 @@ def run_script(share: tuple[list[Path], Camera, Path]) -> np.ndarray:
     return script(*share)
 
 
-def pool_start(cores: Any) -> None:
+def pool_start(cores: Any, models: ModelSettings) -> None:
     """Initializer of multiprocessing.Pool: networks once a process, on one core."""
-    _join(cores.get())
+    _join(cores.get(), models)
 
 
 def pool_work(share: Share, batch: int = 16) -> tuple[np.ndarray, float]:
@@ -203,7 +260,8 @@ class RayPredictor:
     """What Ray Data's map_batches takes: networks once an actor, then dicts of arrays."""
 
     def __init__(self, camera: Camera) -> None:
-        _join(None)
+        _join(None, ModelSettings())
+        cv2.setNumThreads(1)
         self.camera = camera
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -212,11 +270,11 @@ class RayPredictor:
         return {"path": batch["path"], "features": np.stack([r.values[0] for r in found])}
 
 
-def build() -> None:
+def build(models: ModelSettings) -> None:
     """Build a worker's networks beforehand."""
-    build_models(ModelSettings())
+    build_models(models)
 
 
-def one_thread_each() -> None:
-    """Keep numeric libraries of processes that start from now on to one thread, as every guide recommends."""
-    os.environ |= dict.fromkeys(THREAD_VARIABLES, "1")
+def one_thread_each() -> dict[str, str]:
+    """Variables that keep numeric libraries to one thread, as every guide recommends where processes share cores."""
+    return dict.fromkeys(THREAD_VARIABLES, "1")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import multiprocessing
 import os
 import shutil
@@ -30,7 +31,7 @@ from distributed import Client
 import cluster
 from benchmarks import contenders
 from benchmarks.contenders import Crew, Share
-from benchmarks.harness import Results, Sample, cores, interleaved, median, ratio
+from benchmarks.harness import Results, Sample, cores, cpu_seconds, interleaved, median, ratio
 from benchmarks.material import KINDS, Job, Kind, Material, prepare, shares
 from cluster.config import ClusterConfig
 from etl.config import ModelSettings
@@ -46,13 +47,13 @@ FEW = 8  # one frame in so many
 class Workers:
     """Dask workers as estimate has them, one a core."""
 
-    def __init__(self, wanted: list[int], stack: ExitStack) -> None:
+    def __init__(self, wanted: list[int], models: ModelSettings, stack: ExitStack) -> None:
         config = ClusterConfig(workers=len(wanted), dashboard=False)
         self.client = stack.enter_context(Client(stack.enter_context(cluster.start(config))))
         self.client.wait_for_workers(len(wanted), timeout=120)
         for core, name in zip(wanted, self.client.scheduler_info(n_workers=-1)["workers"], strict=True):
             self.client.run(os.sched_setaffinity, 0, {core}, workers=[name])
-        self.client.run(contenders.build)
+        self.client.run(contenders.build, models)
 
     def cpu(self) -> float:
         """Processor seconds of all workers so far."""
@@ -87,7 +88,7 @@ def features_of(job: Job) -> np.ndarray:
 
 
 @contextmanager
-def ray_data(camera: Camera, found: dict[str, np.ndarray]) -> Iterator[Callable[[list[Path]], None] | None]:
+def ray_data(camera: Camera, found: dict[str, np.ndarray]) -> Iterator[Callable[[list[Path]], Sample] | None]:
     """Ray Data on the JPEG, as its guide to batch inference has it: read_images, map_batches with actors, write."""
     try:
         import ray
@@ -97,10 +98,12 @@ def ray_data(camera: Camera, found: dict[str, np.ndarray]) -> Iterator[Callable[
     # Twice the processors in its books, or the actors would leave no place for the tasks that read.
     ray.init(num_cpus=2 * len(cores()[:2]), include_dashboard=False, log_to_driver=False, logging_level="error")
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
-    def run(images: list[Path]) -> None:
+    def run(images: list[Path]) -> Sample:
         output = Path(tempfile.mkdtemp())
-        rows = (
+        cpu, begun = cpu_seconds(), time.perf_counter()
+        (
             ray.data.read_images([str(path) for path in images], mode="RGB", include_paths=True)
             .map_batches(
                 contenders.RayPredictor,
@@ -109,12 +112,13 @@ def ray_data(camera: Camera, found: dict[str, np.ndarray]) -> Iterator[Callable[
                 compute=ray.data.ActorPoolStrategy(size=len(cores()[:2])),
                 num_cpus=1,
             )
-            .materialize()
+            .write_parquet(str(output))
         )
-        rows.write_parquet(str(output))
-        by_path = {row["path"]: row["features"] for row in rows.take_all()}
+        sample = Sample(time.perf_counter() - begun, cpu_seconds() - cpu)
+        by_path = {row["path"]: row["features"] for row in ray.data.read_parquet(str(output)).take_all()}
         found["Ray Data"] = np.stack([by_path[path] for path in sorted(by_path)])
         shutil.rmtree(output)
+        return sample
 
     try:
         yield run
@@ -122,16 +126,14 @@ def ray_data(camera: Camera, found: dict[str, np.ndarray]) -> Iterator[Callable[
         ray.shutdown()
 
 
-def contestants(
-    material: Material, stack: ExitStack, found: dict[str, np.ndarray], results: Results
+def limit_and_estimate(
+    material: Material, models: ModelSettings, stack: ExitStack
 ) -> tuple[dict[str, Callable[[], object]], dict[Kind, Job]]:
-    """Everything that runs, by name, and the jobs of estimate."""
+    """The networks alone, decoding alone, and estimate with a worker a core and with one: by name; and its jobs."""
     camera, mine = camera_of(material), cores()[:2]
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    jobs = {kind: material.job(kind, folder / kind, ModelSettings()) for kind in KINDS}
-
-    contenders.one_thread_each()
-    crew, single = Crew(mine), Crew([])
+    jobs = {kind: material.job(kind, folder / kind, models) for kind in KINDS}
+    crew = Crew(mine, models)
     stack.callback(crew.close)
     parts = {
         kind: [(material.root(kind), camera, part) for part in shares(material, kind, len(mine))] for kind in KINDS
@@ -147,20 +149,28 @@ def contestants(
     }
     for kind in KINDS:
         works[f"decode {kind}"] = functools.partial(on_crew, contenders.decode_only, parts[kind])
-
     for number in (len(mine), 1):
-        workers = Workers(mine[:number], stack)
+        workers = Workers(mine[:number], models, stack)
         for kind in KINDS:
             works[f"{kind} {number}"] = functools.partial(workers.estimate, jobs[kind])
+    return works, jobs
 
+
+def others(
+    material: Material, stack: ExitStack, found: dict[str, np.ndarray], results: Results
+) -> dict[str, Callable[[], object]]:
+    """What people write instead, with the embedded networks, by name; what they find goes into `found`."""
+    camera, mine = camera_of(material), cores()[:2]
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    works: dict[str, Callable[[], object]] = {}
     paths = [m.image_path(material.root("jpeg"), i) for m in material.media("jpeg") for i in range(material.frames)]
-    free = multiprocessing.get_context("spawn").Pool(1, contenders._join, (None,))
-    stack.callback(free.terminate)
-    single.pools = [free]
+    # The script has both cores, and its libraries as many threads as they like.
+    free = Crew([None], ModelSettings(), variables={})
+    stack.callback(free.close)
 
     def loop() -> Sample:
         with tempfile.TemporaryDirectory() as output:
-            (rows,), sample = single.run(contenders.run_script, (paths, camera, Path(output)))
+            (rows,), sample = free.run(contenders.run_script, (paths, camera, Path(output)))
         found["plain loop"] = rows
         return sample
 
@@ -170,7 +180,8 @@ def contestants(
     seats = context.Queue()
     for core in mine:
         seats.put(core)
-    pool = stack.enter_context(context.Pool(len(mine), contenders.pool_start, (seats,)))
+    with contenders.environment(contenders.one_thread_each()):
+        pool = stack.enter_context(context.Pool(len(mine), contenders.pool_start, (seats, ModelSettings())))
 
     def pooled() -> Sample:
         begun = time.perf_counter()
@@ -181,18 +192,19 @@ def contestants(
         return Sample(time.perf_counter() - begun, sum(cpu for _, cpu in done))
 
     works["pool"] = pooled
-    ray = stack.enter_context(ray_data(camera, found))
+    with contenders.environment(contenders.one_thread_each()):
+        ray = stack.enter_context(ray_data(camera, found))
     if ray is None:
         results.note("Ray Data is not installed here (pip install ray), and was left out.")
     else:
         # Its actors start anew each time: what a few frames take is taken off.
         works["ray, few"] = functools.partial(ray, paths[: len(paths) // FEW])
         works["ray"] = functools.partial(ray, paths)
-    return works, jobs
+    return works
 
 
-def report(results: Results, runs: dict[str, list[Sample]], frames: int) -> None:
-    """All figures."""
+def report_limit(results: Results, runs: dict[str, list[Sample]], frames: int) -> None:
+    """How near estimate comes to the networks and to decoding, and how near two workers come to two."""
     for clock, word in (("wall", ""), ("cpu", ", processor time")):
         for kind in KINDS:
             seconds = [
@@ -202,36 +214,34 @@ def report(results: Results, runs: dict[str, list[Sample]], frames: int) -> None
             results.add(
                 f"estimate of {kind} against networks + decoding{word}", float(np.median(seconds)), at_least=LIMIT
             )
-        if clock == "wall":
-            for kind in KINDS:
-                results.add(
-                    f"two workers against one, {kind}", ratio(runs, f"{kind} 1", f"{kind} 2"), "x", at_least=ALONE
-                )
-            results.add("estimate against a plain loop", ratio(runs, "loop", "jpeg 2"), "x", at_least=LOOP)
-            if "ray" in runs:
-                both = zip(runs["ray"], runs["ray, few"], runs["jpeg 2"], strict=True)
-                steady = [(a.wall - b.wall) / (1 - 1 / FEW) / c.wall for a, b, c in both]
-                results.add(
-                    "estimate against Ray Data, its start left out", float(np.median(steady)), "x", at_least=BATCH
-                )
-                results.add("the same, with its start", ratio(runs, "ray", "jpeg 2"), "x")
-        else:
-            for kind in KINDS:
-                each = ratio(runs, f"{kind} 1", f"{kind} 2", "cpu")
-                results.add(f"two workers against one, {kind}, if cores were idle", 2 * each, "x", at_least=ALONE)
-            results.add("processor time of a plain loop over estimate's", ratio(runs, "loop", "jpeg 2", clock), "x")
-        results.add(
-            f"estimate against multiprocessing.Pool{word}", ratio(runs, "pool", "jpeg 2", clock), "x", at_least=1
-        )
+    for kind in KINDS:
+        results.add(f"two workers against one, {kind}", ratio(runs, f"{kind} 1", f"{kind} 2"), "x", at_least=ALONE)
+        each = ratio(runs, f"{kind} 1", f"{kind} 2", "cpu")
+        results.add(f"two workers against one, {kind}, if cores were idle", 2 * each, "x", at_least=ALONE)
     for name in runs:
         if not name.startswith("ray"):
             results.add(f"processor time a frame: {name}", 1e3 * median(runs, name, "cpu") / frames, "ms")
 
 
+def report_others(results: Results, runs: dict[str, list[Sample]]) -> None:
+    """Estimate, two workers on JPEG, against what people write instead."""
+    results.add("estimate against a plain loop", ratio(runs, "loop", "jpeg 2"), "x", at_least=LOOP)
+    results.add("processor time of a plain loop over estimate's", ratio(runs, "loop", "jpeg 2", "cpu"), "x")
+    if "ray" in runs:
+        both = zip(runs["ray"], runs["ray, few"], runs["jpeg 2"], strict=True)
+        steady = [(a.wall - b.wall) / (1 - 1 / FEW) / c.wall for a, b, c in both]
+        results.add("estimate against Ray Data, its start left out", float(np.median(steady)), "x", at_least=BATCH)
+        results.add("the same, with its start", ratio(runs, "ray", "jpeg 2"), "x")
+    for clock, word in (("wall", ""), ("cpu", ", processor time")):
+        times = ratio(runs, "pool", "jpeg 2", clock)
+        results.add(f"estimate against multiprocessing.Pool{word}", times, "x", at_least=1)
+
+
 def compare(results: Results, found: dict[str, np.ndarray], own: np.ndarray) -> None:
-    """Whether the others' features agree with estimate's."""
+    """Whether the others find what estimate finds; infinitely far apart where only one of them has a value."""
     for name, rows in found.items():
-        worst = float(np.nanmax(np.abs(rows - own)))
+        same_gaps = np.array_equal(np.isnan(rows), np.isnan(own))
+        worst = float(np.nanmax(np.abs(rows - own))) if same_gaps else float("inf")
         results.add(f"largest difference of a feature (px, 1, m): {name}", worst, at_most=1e-3)
 
 
@@ -245,7 +255,8 @@ def main() -> None:
     material = prepare(options.frames)
     found: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
-        works, jobs = contestants(material, stack, found, results)
+        works, jobs = limit_and_estimate(material, ModelSettings(), stack)
+        works |= others(material, stack, found, results)
         if options.only:
             works = {name: work for name, work in works.items() if name in options.only}
         runs = interleaved(works, options.rounds)
@@ -254,7 +265,8 @@ def main() -> None:
                 wall, cpu = (1e3 * median(runs, name, clock) / (2 * options.frames) for clock in ("wall", "cpu"))
                 print(f"{name:24}{wall:8.2f} ms a frame{cpu:8.2f} ms of processors")
             return
-        report(results, runs, 2 * options.frames)
+        report_limit(results, runs, 2 * options.frames)
+        report_others(results, runs)
         compare(results, found, features_of(jobs["jpeg"]))
     results.finish()
 

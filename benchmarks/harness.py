@@ -154,6 +154,7 @@ class Results:
         figures = [{**asdict(figure), "goal": figure.goal, "verdict": figure.verdict} for figure in self.figures]
         return {
             "benchmark": self.name,
+            "date": time.strftime("%Y-%m-%d"),
             "figures": figures,
             "notes": self.notes,
             "machine": machine(),

@@ -1,0 +1,66 @@
+"""Estimate with the reference networks against their limit: the networks alone, plus decoding alone.
+
+    python -m benchmarks.reference [--frames 16] [--rounds 5]
+
+As benchmarks.estimate, with RTMDet-tiny, RTMPose-t and Depth Anything V2 small: random weights, and each on the runtime
+that a worker of one thread would choose here. The limit is harder than there: the networks are called in the batches of
+a run on tensors that are there already, so that resizing and cropping count as estimate's own. Needs the environment of
+`make openmmlab`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import contenders
+from benchmarks.estimate import limit_and_estimate, report_limit
+from benchmarks.harness import Results, interleaved
+from benchmarks.material import prepare
+from cluster import settings
+from etl.config import EstimateSettings, ModelSettings
+from etl.models import auglift_runtimes
+from etl.models.runtime_choice import fastest
+
+NETWORKS = {"detector": "rtmdet-tiny", "pose": "rtmpose-t", "depth": "depth-anything-v2-indoor-small"}
+OPTIONS = {**NETWORKS, "weights": "random", "device": "cpu"}
+
+
+def chosen(results: Results, cache: Path) -> ModelSettings:
+    """The networks, each on the runtime that a run with workers of one thread would choose here."""
+    frames = EstimateSettings().batch
+    choices = {}
+    for part in auglift_runtimes.PARTS:
+        seconds = auglift_runtimes.measure(OPTIONS, part, cache, threads=1, frames=frames)
+        choices[part] = fastest(seconds)
+        each = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in sorted(seconds.items(), key=lambda i: i[1]))
+        results.note(f"{NETWORKS[part]}, one thread, a picture of a batch: {each}")
+    return ModelSettings(set="auglift", options=auglift_runtimes.decided(OPTIONS, choices), cache=cache)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=16, help="of each of two sequences")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.disable(logging.INFO)
+    results = Results("reference")
+    material = prepare(options.frames)
+    with ExitStack() as stack:
+        cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with contenders.environment(settings.environment(1)):
+            models = chosen(results, cache)
+        works, _ = limit_and_estimate(material, models, stack)
+        works.pop("networks on crops")  # what "networks" are called with is there already
+        runs = interleaved(works, options.rounds)
+        report_limit(results, runs, 2 * options.frames)
+    results.finish()
+
+
+if __name__ == "__main__":
+    main()
