@@ -36,6 +36,7 @@ Plant = Callable[[Track, dict[str, Track]], Track]  # may change the other camer
 
 SWAP = np.arange(17)
 SWAP[list(H36M_17.left + H36M_17.right)] = H36M_17.right + H36M_17.left
+UPPER = np.arange(17) >= 11
 STRETCH = 24  # frames: of clean sequences, every such stretch is judged as well
 
 
@@ -94,7 +95,19 @@ def changed(how: Callable[[Floats], Floats]) -> Plant:
 
 EXCHANGES: dict[str, tuple[str, Plant]] = {
     "left and right exchanged": ("left_right", changed(lambda joints: joints[:, SWAP])),
+    "left and right arms exchanged": (
+        "left_right_arms",
+        changed(lambda joints: joints[:, np.where(UPPER, SWAP, np.arange(17))]),
+    ),
+    "left and right legs exchanged": (
+        "left_right_legs",
+        changed(lambda joints: joints[:, np.where(UPPER, np.arange(17), SWAP)]),
+    ),
     "x and y exchanged": ("x_y", changed(lambda joints: joints[..., ::-1])),
+    "pixels doubled": ("scale", changed(lambda joints: 2 * joints)),
+    "pixels halved": ("scale", changed(lambda joints: joints / 2)),
+    "moved by 150 px": ("scale", changed(lambda joints: joints + np.array([150, 0]))),
+    "turned round the pelvis": ("misfit", changed(lambda joints: 2 * joints[:, :1] - joints)),
     "depths in mm": ("depth_unit", lambda track, views: replace(track, true_depth=1000 * track.true_depth)),
     "annotations of another camera": ("camera", of_another_camera),
 }
@@ -116,10 +129,15 @@ def judged(tracks: Tracks) -> dict[SequenceKey, Verdict]:
 
 
 def outcome(verdict: Verdict, fault: str, right: Callable[[Finding], bool] = lambda finding: True) -> str:
-    """right, open or wrong."""
-    if any(finding.fault == fault and right(finding) for finding in verdict.findings):
+    """right, open (not told, or a misfit that nothing explains) or wrong.
+
+    Arms or legs count as told where both are named: a side view may hide the others.
+    """
+    whole = "left_right" if fault.startswith("left_right") else fault
+    if any(finding.fault in (fault, whole) and right(finding) for finding in verdict.findings):
         return "right"
-    return "open" if not verdict.findings and fault in verdict.untold else "wrong"
+    unexplained = [finding.fault for finding in verdict.findings] == ["misfit"]
+    return "open" if unexplained or (not verdict.findings and fault in verdict.untold) else "wrong"
 
 
 def one_by_one(

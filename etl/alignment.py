@@ -34,7 +34,8 @@ class Rule:
     and smaller by `gain`; and when it is nearer to the detection on more than `share` of those joints. Errors and
     distances are fractions of the person's size, the longer side of the tight box of the annotated joints.
 
-    An exchange of arms or of legs alone is what a detector errs in itself, so more joints must tell (`part_share`).
+    An exchange of arms or of legs alone is what a detector errs in itself, so more joints must tell (`part_share`),
+    and it must be better than that of both sides by the factor `part_cost`.
     Another scale or place is fitted where the annotations as they are err by more than `gross` in the median, and must
     bring that below `placed`. Beyond `misfit`, annotations don't fit, whatever the reason: of rendered people, the
     embedded detector errs by 0.01 to 0.03 against their own annotations, by 0.17 to 0.42 against another action's.
@@ -45,6 +46,7 @@ class Rule:
     gain: float = 0.01
     share: float = 0.6
     part_share: float = 0.75
+    part_cost: float = 1.25
     gross: float = 0.06
     placed: float = 0.06
     misfit: float = 0.12
@@ -190,7 +192,8 @@ def judge_positions(
     if late or (late := scene.elsewhere()):
         clear.append(late)
     if clear:
-        best, finding = min(clear, key=lambda pair: scene.cost(pair[0]))
+        # Where arms or legs alone fit hardly better, a side view hides the others, and both are exchanged.
+        best, finding = min(clear, key=lambda p: scene.cost(p[0]) * (SPACE.part_cost if p[0].fault in ROOTS else 1))
         return finding, timing if best.fault == "shift" else None
     if scene.misfits(IDENTITY):
         return scene.misfit(), None

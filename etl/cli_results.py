@@ -65,11 +65,8 @@ def show(
     target = to or default_target(what, frame, video=video)
     if Path(what).is_file():
         if video or frame is not None:
-            rule, found = (
-                "A frame or a video is asked of a sequence, not of an image.",
-                f"{what} with a frame or --video",
-            )
-            raise ConfigError(rule, found, f"For instance: xycd show {what}")
+            rule = "A frame or a video is asked of a sequence, not of an image."
+            raise ConfigError(rule, f"{what} with a frame or --video", f"For instance: xycd show {what}")
         people = show_image(Path(what), target, ModelSettings(set=models), around=around)
         typer.echo(f"{target}: {people} {'person' if people == 1 else 'people'}")
         return
