@@ -113,6 +113,20 @@ def test_the_truth_comes_back(done: tuple[str, Path, Path]) -> None:
     assert compared > 6 * len(seen)
 
 
+def test_both_kinds_of_files_say_what_their_joints_are(done: tuple[str, Path, Path]) -> None:
+    name, _, work = done
+    for output in OUTPUTS[name]:
+        xycd, mmpose = (
+            json.loads(str(read(work / "training" / file)["metadata"]))
+            for file in (output, output.replace("_xycd", ""))
+        )
+        assert xycd["joints"] == list(H36M_17.joints)
+        assert xycd["joint_source"] == mmpose["joint_source"]
+        assert len(xycd["joint_source"]) == 1
+        assert xycd["mmpose_order"] == mmpose["mmpose_order"]
+        assert mmpose["mmpose_order"].index(0) == mmpose["joints"].index("pelvis") == (14 if name == "3dhp" else 0)
+
+
 def test_what_a_release_calls_unusable_is_marked_and_kept(done: tuple[str, Path, Path]) -> None:
     name, _, work = done
     for output in OUTPUTS[name]:
