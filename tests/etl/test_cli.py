@@ -161,9 +161,9 @@ def test_merge_runs_in_as_many_processes_as_asked_for_and_verifies(
     pools: list[int] = []
 
     class Pool(ProcessPoolExecutor):
-        def __init__(self, workers: int, **options: Any) -> None:
+        def __init__(self, workers: int, *others: Any, **options: Any) -> None:
             pools.append(workers)
-            super().__init__(workers, **options)
+            super().__init__(workers, *others, **options)
 
     monkeypatch.setattr("etl.stages.merge.ProcessPoolExecutor", Pool)
     models = ["--models", "etl.demo.truth:build", "--set", f"models.options.folder='{walk.raw}'"]
