@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, SlurmConfig, walltime_seconds
 from cluster.errors import ClusterError
 from cluster.local import cores
 
+WALLTIME = 1800  # seconds; a short job starts in a gap that a scheduler with backfill finds for it
 SKEW = 60.0  # seconds that a node's clock may differ before files' times and certificates make trouble
 
 
@@ -159,6 +160,12 @@ def problems(report: Mapping[str, Any], needs: Needs) -> list[str]:
     return found
 
 
+def brief(config: SlurmConfig) -> SlurmConfig:
+    """The profile with a walltime that is enough for a check."""
+    short = min(walltime_seconds(config.walltime), WALLTIME)
+    return config.model_copy(update={"walltime": f"{short // 60}:{short % 60:02d}"})
+
+
 def run(
     config: ClusterConfig,
     needs: Needs,
@@ -184,7 +191,7 @@ def run(
 
     import cluster
 
-    one = config.model_copy(update={"workers": 1, "minimum": 0, "maximum": None})
+    one = config.model_copy(update={"workers": 1, "minimum": 0, "maximum": None, "slurm": brief(config.slurm)})
     began = time.monotonic()
     with cluster.start(one, folder=folder, uses_gpu=needs.gpu) as workers, Client(workers) as client:
         while not workers.scheduler_info["workers"]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 ACTIVE = "PENDING,CONFIGURING,RUNNING,SUSPENDED,REQUEUED,RESIZING,SIGNALING,STAGE_OUT,STOPPED"
+FORMAT = "%i|%T|%M|%N|%r"  # as `parse_queue` reads it
 ENDED = "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,TIMEOUT"
 
 
@@ -96,7 +97,12 @@ async def call(argv: Sequence[str], timeout: float = 60) -> str:
 def queue_command(job_name: str, states: str = ACTIVE) -> list[str]:
     """The squeue call that lists the jobs of one run: the living, or those `ENDED` that slurmctld still remembers."""
     who = ["-u", str(os.getuid()), f"--name={job_name}"]
-    return ["squeue", "--noheader", "--all", *who, "-t", states, "-o", "%i|%T|%M|%N|%r"]
+    return ["squeue", "--noheader", "--all", *who, "-t", states, "-o", FORMAT]
+
+
+def job_command(job: str) -> list[str]:
+    """The squeue call that lists one job, while it lives."""
+    return ["squeue", "--noheader", "--all", "-j", job, "-t", ACTIVE, "-o", FORMAT]
 
 
 def parse_queue(text: str) -> dict[str, QueuedJob]:

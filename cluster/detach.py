@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,8 +11,11 @@ from pathlib import Path
 
 from cluster import commands, files
 from cluster.config import ClusterConfig, walltime_seconds
-from cluster.errors import ClusterError, SubmissionRejected
+from cluster.control import read_status
+from cluster.errors import ClusterError, NoRun, SubmissionRejected
 from cluster.folders import run_base
+
+NOTE = "detached.json"  # in the run's folder: which job is to drive it
 
 
 def script(config: ClusterConfig, arguments: Sequence[str], folder: Path) -> str:
@@ -68,13 +73,55 @@ def submit(config: ClusterConfig, arguments: Sequence[str], *, folder: Path | No
     """
     if any("\n" in argument or "\0" in argument for argument in arguments):
         raise ClusterError("Arguments are single lines.", "a line break", "Rename the file.")
+    control = files.private_folder(folder or run_base(config, folder))
+    before = pending(control)
+    if before is not None:
+        raise ClusterError(
+            "One driver at a time works in a workspace.",
+            f"job {before.id}, {before.state.lower()}, is to drive this one",
+            "Watch it with `xycd status`, end it with `xycd stop`, or choose another workspace.",
+        )
     base = files.private_folder(run_base(config, folder))
     files.private_folder(base / "jobs")
     path = base / "driver.sh"
     files.write_private(path, script(config, arguments, base))
     try:
-        return commands.run(["sbatch", "--parsable", str(path)]).split(";")[0].strip()
+        job = commands.run(["sbatch", "--parsable", str(path)]).split(";")[0].strip()
     except commands.CommandFailed as error:
         raise SubmissionRejected(
             "SLURM takes the driver's job.", str(error), "Check slurm.driver in the profile; its script is driver.sh."
         ) from error
+    files.write_private(control / NOTE, json.dumps({"job": job}))
+    return job
+
+
+def pending(folder: Path) -> commands.QueuedJob | None:
+    """The job of a detached driver that is to work in the run's `folder` and hasn't begun; None where there is none."""
+    try:
+        job = str(json.loads(files.read_private(folder / NOTE) or "")["job"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    with contextlib.suppress(NoRun):
+        run = read_status(folder)
+        if run.alive or run.owner.job == job:
+            return None
+    try:
+        listed = commands.run(commands.job_command(job), timeout=20)
+    except commands.CommandFailed:  # it is long over, or SLURM doesn't answer
+        return None
+    return commands.parse_queue(listed).get(job)
+
+
+def cancel_pending(folder: Path) -> str | None:
+    """Cancel the job that `pending` finds; its id.
+
+    Raises
+    ------
+    cluster.commands.CommandFailed
+        With SLURM's words.
+    """
+    job = pending(folder)
+    if job is None:
+        return None
+    commands.run(["scancel", job.id])
+    return job.id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import math
+import os
 import re
 import socket
 from pathlib import Path
@@ -92,6 +93,11 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
 
 
 def tunnel(link: str) -> str:
-    """The ssh command that brings the dashboard at `link` to the same port of one's own machine."""
-    port = urlsplit(link).port
-    return f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{socket.gethostname()}"
+    """The ssh command that brings the dashboard at `link` to the same port of one's own machine.
+
+    From a driver that is a job itself, on a node, the way leads over the host that submitted it.
+    """
+    port, user = urlsplit(link).port, getpass.getuser()
+    login = os.environ.get("SLURM_SUBMIT_HOST") if "SLURM_JOB_ID" in os.environ else None
+    jump = f" -J {user}@{login}" if login else ""
+    return f"ssh -N -L {port}:127.0.0.1:{port}{jump} {user}@{socket.gethostname()}"

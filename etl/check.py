@@ -18,7 +18,8 @@ from etl.models import weights
 from etl.partition import Partition
 from etl.progress import Silent, duration, size
 from etl.resume import look_for_finished
-from etl.stages.estimate import Estimator, estimate_rows, load_rows, models_of
+from etl.stages.estimate import Estimator, estimate_rows, load_rows, models_of, reads_ahead
+from etl.stages.pace import DecodeThreads, Pace, processors
 from etl.workspace import Workspace
 
 FRAMES = 64  # of the partition that is run; enough for a rate, soon done
@@ -32,16 +33,23 @@ class Trial:
     estimator: Estimator
 
     def __call__(self) -> dict[str, float]:
-        """Seconds to build the models, and frames a second after that."""
+        """Seconds to build the models, frames a second after that, and the number of threads that decoded for it."""
         begun = time.perf_counter()
         models = models_of(self.estimator)
         built = time.perf_counter()
         rows = load_rows(self.estimator.annotations / self.partition.annotation, self.partition)
         estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # the first call of a network is no measure
-        warm = time.perf_counter()
-        found = estimate_rows(rows.isel(frame=slice(FRAMES)), models, self.estimator)
-        seconds = time.perf_counter() - warm
-        return {"models_s": built - begun, "frames_per_s": found.sizes["frame"] / seconds}
+        rows = rows.isel(frame=slice(FRAMES))
+        # As in a run, more threads decode while that pays; the rate is that of the number which a run settles on.
+        decoders, rates = DecodeThreads(processors()), dict[int, float]()
+        while True:
+            pace, warm, threads = Pace(), time.perf_counter(), decoders.count
+            estimate_rows(rows, models, self.estimator, threads=threads, ahead=reads_ahead(models), pace=pace)
+            rates[threads] = rows.sizes["frame"] / (time.perf_counter() - warm)
+            decoders.learn(rows.sizes["frame"], pace)
+            if decoders.settled:
+                break
+        return {"models_s": built - begun, "frames_per_s": rates[decoders.count], "decode_threads": decoders.count}
 
 
 def check(config: Config) -> tuple[str, list[str]]:
@@ -126,15 +134,20 @@ def _outlook(report: dict[str, Any], config: Config, plans: list[tuple[Job, list
         return ["rate         not measured: nothing to do yet; run `xycd annotate` first, or all is done"]
     if "error" in answer:
         return [f"rate         not measured: {answer['error']}"]
-    rate = answer["frames_per_s"]
-    hours = frames / rate / 3600
-    workers = config.cluster.workers or config.cluster.maximum or 1
+    rate, threads = answer["frames_per_s"], int(answer["decode_threads"])
+    hours = frames / rate / 3600  # of a worker
+    jobs, unit, per_job, cost = config.cluster.workers or config.cluster.maximum or 1, "worker", 1, "worker-hours"
+    share = 1.0
+    if config.cluster.kind == "slurm":
+        unit, per_job, gpus = "job", config.cluster.slurm.workers_per_job, job_gpus(config.cluster.slurm)
+        cost, share = ("GPU-hours", gpus / per_job) if gpus else (cost, share)
     partition = config.estimate.partition_frames / rate
     # Twenty partitions a job keep the start and the last, unfinished partition below a tenth of its time.
     walltime = math.ceil((20 * partition + answer["models_s"] + 300) / 900) * 900
     return [
-        f"rate         {rate:.1f} frames/s a worker, models ready after {answer['models_s']:.1f} s",
-        f"outlook      {frames:,} frames are {hours:.1f} worker-hours: {duration(hours * 3600 / workers)} "
-        f"with {workers} worker{'s' * (workers != 1)}",
+        f"rate         {rate:.1f} frames/s a worker, with {threads} thread{'s' * (threads != 1)} to decode; "
+        f"models ready after {answer['models_s']:.1f} s",
+        f"outlook      {frames:,} frames are {share * hours:.1f} {cost}: {duration(hours * 3600 / (jobs * per_job))} "
+        f"with {jobs} {unit}{'s' * (jobs != 1)}",
         f"walltime     {duration(walltime)} or more (20 partitions of {duration(partition)})",
     ]

@@ -38,14 +38,17 @@ def status(
     from rich.console import Console
 
     from cluster.control import read_status
-    from etl.driver import status_text
+    from cluster.detach import pending
+    from etl.driver import pending_text, status_text
 
+    folder = run_folder(workspace, config)
     while True:
-        found = read_status(run_folder(workspace, config))
+        waiting = pending(folder)
+        found = None if waiting else read_status(folder)
         if watch:
             Console().clear()
-        typer.echo(status_text(found))
-        if not (watch and found.alive):
+        typer.echo(pending_text(waiting) if waiting else status_text(found))
+        if not watch or (found is not None and not found.alive):
             return
         time.sleep(2)
 
@@ -68,8 +71,14 @@ def stop(
 ) -> None:
     """Stop a run: finish what is running, then leave. The same `xycd run` goes on later."""
     from cluster.control import send
+    from cluster.detach import cancel_pending
 
-    typer.echo(send(run_folder(workspace, config), "stop", "now" if now else ""))
+    folder = run_folder(workspace, config)
+    job = cancel_pending(folder)
+    if job is not None:
+        typer.echo(f"job {job}, which was to drive the run and hadn't begun, is cancelled")
+        return
+    typer.echo(send(folder, "stop", "now" if now else ""))
 
 
 def logs(

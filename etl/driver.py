@@ -18,6 +18,7 @@ from etl.progress import Reporter
 from etl.rate import Rate
 
 if TYPE_CHECKING:
+    from cluster.commands import QueuedJob
     from etl.schedule import Outcome
 
 T = TypeVar("T")
@@ -307,6 +308,13 @@ class Watch:
             "unstaged": [len(outcome.unstaged), *list(outcome.unstaged.values())[-1:]] if outcome.unstaged else None,
             "workers": workers,
         }
+
+
+def pending_text(job: QueuedJob) -> str:
+    """A detached driver that hasn't begun, in a line for people."""
+    reason = job.reason.strip("()")
+    why = f" ({reason})" if reason not in ("", "None") else ""
+    return f"run          to be driven by job {job.id}, {job.state.lower()}{why}"
 
 
 def status_text(found: Any) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from cluster import check
 from cluster.check import Needs
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, SlurmConfig
 from tests.cluster import tasks
 
 
@@ -85,3 +85,8 @@ def test_run_on_a_worker(tmp_path: Path) -> None:
     assert abs(report["clock_skew_s"]) < 5
     assert report["scheduler"].startswith("tls://127.0.0.1:")
     assert report["extras"]["pid"]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(("walltime", "asked"), [("8:00:00", "30:00"), ("20", "20:00"), ("0:45", "0:45")])
+def test_the_job_of_a_check_is_short(walltime: str, asked: str) -> None:
+    assert check.brief(SlurmConfig(walltime=walltime)).walltime == asked

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import detach, logs
+from cluster import control, detach, logs
 from cluster.config import ClusterConfig, DriverConfig, SlurmConfig
-from cluster.errors import ClusterError, SubmissionRejected
+from cluster.errors import ClusterError, NoRun, SubmissionRejected
+from etl import cli_cluster
+from etl.driver import pending_text
 
 CONFIG = ClusterConfig(
     kind="slurm",
@@ -61,6 +63,56 @@ def test_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "seen").read_text() == detach.script(CONFIG, ["-V"], tmp_path / "run")
     with pytest.raises(ClusterError, match="single lines"):
         detach.submit(CONFIG, ["a\nb"], folder=tmp_path / "run")
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The queue of a SLURM that takes jobs and starts none."""
+    queue = tmp_path / "queue"
+    fake_sbatch(tmp_path, f"echo '77|PENDING|0:00||(Priority)' > {queue}; echo 77", monkeypatch)
+    for name, body in {"squeue": f"cat {queue}", "scancel": f"echo $* > {tmp_path}/cancelled; rm {queue}"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    return queue
+
+
+def test_a_driver_that_waits_is_seen_and_can_be_cancelled(queue: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert detach.pending(run) is None
+    detach.submit(CONFIG, ["-V"], folder=run)
+    waiting = detach.pending(run)
+    assert waiting is not None
+    assert pending_text(waiting) == "run          to be driven by job 77, pending (Priority)"
+    with pytest.raises(ClusterError, match="job 77, pending"):
+        detach.submit(CONFIG, ["-V"], folder=run)
+    assert detach.cancel_pending(run) == "77"
+    assert (tmp_path / "cancelled").read_text() == "77\n"
+    assert detach.pending(run) is None
+    assert detach.cancel_pending(run) is None
+
+
+def test_a_driver_that_has_begun_waits_no_more(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    detach.submit(CONFIG, ["-V"], folder=run)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with control.Controller(run):
+        assert detach.pending(run) is None
+    assert detach.pending(run) is None, "it has ended"
+
+
+def test_status_and_stop_of_a_driver_that_waits(
+    queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detach.submit(CONFIG, ["-V"], folder=tmp_path / "run")
+    cli_cluster.status(tmp_path)
+    cli_cluster.stop(tmp_path)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        "run          to be driven by job 77, pending (Priority)",
+        "job 77, which was to drive the run and hadn't begun, is cancelled",
+    ]
+    with pytest.raises(NoRun):
+        cli_cluster.status(tmp_path)
 
 
 def test_submit_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from cluster import commands, jobs, slurm
 from cluster.config import ClusterConfig, SlurmConfig
 from cluster.errors import ClusterError, SubmissionRejected
 from cluster.keeper import Keeper, Usage
+from cluster.scaling import tunnel
 
 CONFIG = ClusterConfig(
     kind="slurm",
@@ -251,6 +252,17 @@ def test_summary_of_lists_that_change_meanwhile() -> None:
     assert slurm.SlurmWorkers.usage(workers) == {"1": 1.0, "2": 1.0}  # type: ignore[arg-type]
     shown = SimpleNamespace(keeper=keeper, jobs={}, run_name="r", usage=dict)
     assert slurm.SlurmWorkers.summary(shown)["problems"] == [[0.0, "a"], [0.0, "b"]]  # type: ignore[arg-type]
+
+
+def test_the_way_to_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a driver's own job it leads over the host that submitted it: nodes are reached from there."""
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("SLURM_SUBMIT_HOST", "login1")
+    assert tunnel("http://127.0.0.1:87/status") == "ssh -N -L 87:127.0.0.1:87 me@here"
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert tunnel("http://127.0.0.1:87/status") == "ssh -N -L 87:127.0.0.1:87 -J me@login1 me@here"
 
 
 def test_settings_are_restored(fake_slurm: Path) -> None:

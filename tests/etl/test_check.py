@@ -3,18 +3,22 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from cluster.config import ClusterConfig
 from cluster.control import Controller
 from cluster.errors import ClusterError
 from etl import cli_cluster, pipeline
-from etl.check import check
+from etl.check import Trial, _outlook, check
 from etl.config import Config, ModelSettings, load
 from etl.errors import ConfigError, WorkspaceError
 from etl.workspace import MARKER, Workspace
+from schemas import annotation
 
 
 @pytest.fixture
@@ -98,3 +102,49 @@ def test_logs_lie_where_the_run_says(tmp_path: Path, capsys: pytest.CaptureFixtu
     cli_cluster.logs(None, tmp_path)
     cli_cluster.logs("3", tmp_path)
     assert capsys.readouterr().out == "3  its words\nits words\n"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "outlook"),
+    [
+        ({"workers": 4}, "2.0 worker-hours: 30 min with 4 workers"),
+        ({"kind": "slurm", "workers": 4}, "2.0 GPU-hours: 30 min with 4 jobs"),
+        (
+            {"kind": "slurm", "maximum": 1, "slurm": {"gres": "gpu:4", "workers_per_job": 4}},
+            "2.0 GPU-hours: 30 min with 1 job",
+        ),
+        (
+            {"kind": "slurm", "workers": 1, "slurm": {"gres": "none", "directives": ["--gpus=2"]}},
+            "4.0 GPU-hours: 2 h 00 min with 1 job",
+        ),
+        ({"kind": "slurm", "workers": 2, "slurm": {"gres": "none"}}, "2.0 worker-hours: 60 min with 2 jobs"),
+    ],
+)
+def test_what_the_rate_means(config: Config, cluster: dict[str, Any], outlook: str) -> None:
+    config = config.model_copy(update={"cluster": ClusterConfig.model_validate(cluster)})
+    report = {"extras": {"partition": {"frames_per_s": 5.0, "decode_threads": 2, "models_s": 1.0}}}
+    lines = _outlook(report, config, [(None, [SimpleNamespace(frames=36_000)])])  # type: ignore[list-item]
+    assert lines[0] == "rate         5.0 frames/s a worker, with 2 threads to decode; models ready after 1.0 s"
+    assert lines[1] == f"outlook      36,000 frames are {outlook}"
+
+
+class Waiting(SimpleNamespace):
+    """An estimate whose networks wait for frames until four threads decode."""
+
+    def __call__(self, rows: Any, models: object, estimator: object, **options: Any) -> None:
+        threads = options.get("threads", 1)
+        self.asked.append(threads)
+        if "pace" in options:
+            options["pace"].wait_s, options["pace"].model_s = 8 / min(threads, 4), 1.0
+
+
+def test_the_trial_decodes_as_the_run_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimate = Waiting(asked=[])
+    monkeypatch.setattr("etl.check.estimate_rows", estimate)
+    monkeypatch.setattr("etl.check.models_of", lambda estimator: None)
+    monkeypatch.setattr("etl.check.load_rows", lambda path, partition: annotation.mock(frames=6))
+    monkeypatch.setattr("etl.check.reads_ahead", lambda models: True)
+    monkeypatch.setattr("etl.check.processors", lambda: 16)
+    trial = Trial(SimpleNamespace(annotation="a.nc"), SimpleNamespace(annotations=Path()))  # type: ignore[arg-type]
+    assert trial()["decode_threads"] == 4
+    assert estimate.asked == [1, 1, 2, 4, 8]

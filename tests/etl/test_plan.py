@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cluster.config import ClusterConfig
 from etl import outlook, pipeline
 from etl.config import Config, load
 from etl.demo.raw_media import write_video
@@ -114,3 +115,20 @@ def test_media_that_cannot_be_opened_are_said(pictures: Path, tmp_path: Path) ->
     (pictures / "b.mp4").write_bytes(b"")
     text = plan(of_folder(pictures, tmp_path / "w"))
     assert "without those of 1 sequences that can't be counted yet" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [({}, "1 job,"), ({"workers": 3}, "3 jobs,"), ({"minimum": 2, "maximum": 20}, "2 to 20 jobs,")],
+)
+def test_jobs_are_counted_and_both_scripts_shown(
+    pictures: Path, tmp_path: Path, count: dict[str, int], words: str
+) -> None:
+    config = of_folder(pictures, tmp_path / "w")
+    slurm = ClusterConfig.model_validate({"kind": "slurm", "slurm": {"driver": {"walltime": "3-0"}}} | count)
+    text = plan(config.model_copy(update={"cluster": slurm}))
+    assert f"cluster slurm: {words} each by this script:" in text
+    assert text.count("#!/bin/bash") == 2
+    _, driver = text.split("With --detach, the driver's job:")
+    assert "#SBATCH --time=3-0" in driver
+    assert "-m etl.cli run ..." in driver
