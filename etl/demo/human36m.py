@@ -120,8 +120,8 @@ class Plan:
         release.write_metadata(folder / "metadata.xml", videos, self.scale)
 
 
-# S7's images are 1000x1002 before all cameras, and S1's Photo is the release's TakingPhoto.
-DEMO: Final = Plan(subjects=("S1", "S7", "S9"), extra=(("S1", "Photo", 1, "54138969"),))
+# S1's Photo is the release's TakingPhoto, and S7's images are 1000x1002 before all cameras.
+DEMO: Final = Plan(extra=(("S1", "Photo", 1, "54138969"), ("S7", "Directions", 1, "55011271")))
 
 
 def frames_of(key: SequenceKey, camera: Camera, count: int) -> Iterator[tuple[Actor, Picture]]:
