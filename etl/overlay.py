@@ -140,7 +140,7 @@ def draw_view(view: View, *, coco: bool = False, discs: bool = True) -> Image:
     coco : bool
         Draw the COCO skeleton instead of the H36M one.
     discs : bool
-        Draw the neighbourhoods with their real radii, and depths of some joints in metres.
+        Draw the neighbourhoods with their real radii. Depths of some joints, in metres, are drawn in any case.
     """
     image = np.ascontiguousarray(view.image).copy()
     width = max(round(image.shape[0] / 260), 1)
@@ -154,8 +154,8 @@ def draw_view(view: View, *, coco: bool = False, discs: bool = True) -> Image:
         draw_skeleton(image, person.joints, H36M_17, width=width)
         if discs:
             _draw_discs(image, person)
-            some = list(LABELLED)
-            draw_depths(image, person.joints[some], person.depth[some])
+        some = list(LABELLED)
+        draw_depths(image, person.joints[some], person.depth[some])
     return image
 
 

@@ -20,7 +20,7 @@ from etl.demo.miniature import Plan, render
 from etl.draw import Image, save, side_by_side
 from etl.errors import ConfigError, XycdError
 from etl.looking import frame_of
-from etl.overlay import View, crop, draw_view
+from etl.overlay import View, crop, draw_view, scaled
 from etl.progress import Reporter, Silent, duration
 from etl.query import open_features
 from etl.report.page import write_report
@@ -316,13 +316,13 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 def draw_overlay(config: Config, dataset: str, path: Path, height: int = 520) -> None:
     """Write a picture of one frame a subject, if anybody was found: detections, truth (green), depths (m)."""
-    panels = list(_panels(config, dataset))
+    panels = list(_panels(config, dataset, height))
     if panels:
         save(side_by_side(panels, height), path)
 
 
-def _panels(config: Config, dataset: str) -> Iterator[Image]:
-    """A frame of each subject's last sequence, cut around its people, with everything drawn on it."""
+def _panels(config: Config, dataset: str, height: int) -> Iterator[Image]:
+    """A frame of each subject's last sequence, cut around its people, `height` px high, with everything drawn on it."""
     root = config.datasets.selected()[dataset].root
     keys = sorted(key for key, _ in open_features(config.workspace, dataset).files)
     for key in {key.subject: key for key in keys}.values():
@@ -340,4 +340,4 @@ def _panels(config: Config, dataset: str) -> Iterator[Image]:
         with xr.open_dataset(stored.annotation, engine="netcdf4") as annotated:
             frame = frame_of(annotated, number, root, config.estimate.field_of_view)
         view = View(frame.image, stored.people(rows.take(rows.frame == number)))
-        yield draw_view(crop(view), discs=False)
+        yield draw_view(scaled(crop(view), height), discs=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -112,3 +114,10 @@ def test_the_skeleton_that_was_asked_for_is_drawn(coco: bool) -> None:
     drawn = cv2.cvtColor(draw_view(view, coco=coco, discs=False), cv2.COLOR_RGB2GRAY) > 60
     assert drawn[100, 200] == coco
     assert drawn[50, 50] != coco
+
+
+def test_depths_are_drawn_without_discs_too() -> None:
+    black, told = np.zeros((200, 200, 3), np.uint8), person(np.tile([60.0, 60.0], (17, 1)))
+    untold = replace(told, depth=np.full(17, np.nan))
+    with_depths, without = (draw_view(View(black, (shown,)), discs=False) for shown in (told, untold))
+    assert (with_depths != without).any()
