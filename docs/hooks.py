@@ -27,14 +27,6 @@ from schemas import annotation, features, xycd
 from schemas.skeletons import COCO_17, COCO_TO_H36M, H36M_17
 
 HERE = Path(__file__).parent
-OPTIONAL = frozenset({"performance.md"})  # left out of the navigation where they aren't written yet
-
-
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave optional pages out that aren't there."""
-    absent = {name for name in OPTIONAL if not (Path(config.docs_dir) / name).exists()}
-    config.nav = [entry for entry in config.nav or [] if absent.isdisjoint(map(str, entry.values()))]
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -122,18 +122,6 @@ def test_table_cells_may_hold_bars(hooks: Any) -> None:
     assert hooks.table(("a", "b"), [("x | y", "z")]) == "| a | b |\n| --- | --- |\n| x \\| y | z |"
 
 
-def test_absent_optional_page_leaves_the_navigation(hooks: Any, tmp_path: Path) -> None:
-    from mkdocs.config.defaults import MkDocsConfig
-
-    nav = [{"Start": "index.md"}, {"Speed": "performance.md"}, {"More": [{"A": "a.md"}]}]
-    config = MkDocsConfig()
-    config.load_dict({"site_name": "x", "docs_dir": str(tmp_path), "nav": nav})
-    assert hooks.on_config(config).nav == [nav[0], nav[2]]
-    (tmp_path / "performance.md").touch()
-    config.nav = nav
-    assert hooks.on_config(config).nav == nav
-
-
 @pytest.mark.slow
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Strictly: links between pages and to headings lead somewhere."""
