@@ -14,16 +14,16 @@ import xarray as xr
 pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
-from etl import pipeline  # noqa: E402
-from etl.config import load  # noqa: E402
-from etl.demo.human36m import Plan  # noqa: E402
-from etl.demo.miniature import render  # noqa: E402
-from etl.models.openmmlab import import_packages  # noqa: E402
-from etl.stages.join import SequenceFiles  # noqa: E402
-from etl.stages.merge import merge  # noqa: E402
-from schemas import annotation, features  # noqa: E402
-from schemas.features import Status  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl import pipeline
+from etl.config import load
+from etl.demo.human36m import Plan
+from etl.demo.miniature import render
+from etl.models.openmmlab import import_packages
+from etl.stages.join import SequenceFiles
+from etl.stages.merge import merge
+from schemas import annotation, features
+from schemas.features import Status
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 FRAMES = 5
