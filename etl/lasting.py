@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import threading
@@ -41,6 +42,8 @@ class Lasting:
                 self._stream.flush()
             except OSError as error:
                 self._turn(error)
+                if not isinstance(getattr(self._stream, "buffer", None), io.BufferedIOBase):
+                    self._stream.write(text)  # with PYTHONUNBUFFERED nobody has kept it
                 count = len(text)
         return count
 
@@ -65,7 +68,7 @@ class Lasting:
             log = os.open(os.devnull, os.O_WRONLY)
         os.dup2(log, descriptor)
         os.close(log)
-        self._stream.flush()  # what failed is still in the stream's buffer
+        self._stream.flush()  # what failed is still in the stream's buffer, if it has one
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

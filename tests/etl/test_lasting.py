@@ -17,9 +17,11 @@ from etl.lasting import Lasting
 from tests.etl.conftest import Walk
 
 
-def test_what_cannot_be_written_goes_into_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_what_cannot_be_written_goes_into_the_log(tmp_path: Path, buffered: bool) -> None:
     reads, writes = os.pipe()
-    with os.fdopen(writes, "w") as stream:
+    raw = os.fdopen(writes, "wb", buffering=-1 if buffered else 0)
+    with io.TextIOWrapper(raw, write_through=not buffered) as stream:  # type: ignore[type-var]
         lasting = Lasting(stream, tmp_path / "log")
         lasting.write("seen\n")
         assert os.read(reads, 100) == b"seen\n"

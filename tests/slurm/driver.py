@@ -1,12 +1,7 @@
-"""A small driver: what xycd's own does, on the partitions of tests/slurm/tasks.py.
-
-`python -m tests.slurm.driver CONFIG.json FOLDER COUNT SECONDS [TASK]` is a run that can be watched, scaled, stopped,
-killed and started again.
-"""
+"""A small driver: what xycd's own does, on the partitions of tests/slurm/tasks.py."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +10,6 @@ from typing import Any
 from distributed import Client
 
 import cluster
-from cluster.config import ClusterConfig
-from cluster.control import Controller
-from cluster.errors import ClusterError
-from cluster.signals import Interrupts
 from tests.slurm import tasks
 
 WINDOW = 12
@@ -71,36 +62,3 @@ def withdraw(client: Client, window: set[Any]) -> set[Any]:
     waiting = {future for future in window if future.key not in running and not future.done()}
     client.cancel(list(waiting))
     return waiting
-
-
-def main(config: ClusterConfig, folder: Path, count: int, seconds: float, task: str) -> int:
-    base = folder / "work"
-    with (
-        Controller(folder / "run", interval=0.2) as control,
-        Interrupts() as interrupts,
-        cluster.start(config, folder=folder / "run") as workers,
-    ):
-        asked = False
-
-        def each(finished: int) -> bool:
-            nonlocal asked
-            for command in control.commands():
-                if command.kind == "scale":
-                    try:
-                        control.acknowledge(command, cluster.scale_to(workers, command.argument))
-                    except ClusterError as error:
-                        control.acknowledge(command, str(error), ok=False)
-                else:
-                    asked = True
-                    control.acknowledge(command, "stopping")
-            control.publish({"done": finished} | cluster.workers_summary(workers))
-            return asked or interrupts.stopping
-
-        drive(workers, base, count, seconds, getattr(tasks, task), each=each)
-    return 0 if len(tasks.done(base)) == count else 3
-
-
-if __name__ == "__main__":
-    options = sys.argv[1:]
-    parsed = ClusterConfig.model_validate_json(Path(options[0]).read_text())
-    sys.exit(main(parsed, Path(options[1]), int(options[2]), float(options[3]), (options[4:] or ["partition"])[0]))

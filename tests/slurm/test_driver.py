@@ -1,154 +1,157 @@
-"""The driver itself: killed, stopped, doubled, detached."""
+"""The real command and those who watch it: signals, terminals, other shells, drivers in jobs of their own."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from cluster import control, detach, logs
-from cluster.config import ClusterConfig
-from cluster.errors import ClusterError, NoRun
-from tests.slurm import tasks
+from cluster.control import read_status
 from tests.slurm.boot import Slurm, output
 from tests.slurm.waiting import until
+from tests.slurm.whole import Run, check, xycd
 
-Make = Callable[..., ClusterConfig]
-Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-def start(slurm: Slurm, tmp_path: Path) -> Iterator[Start]:
-    """Start drivers as a shell would, each in a process group of its own."""
-    children = []
-
-    def begin(config: ClusterConfig, count: int, seconds: float) -> subprocess.Popen[bytes]:
-        path = tmp_path / "config.json"
-        path.write_text(config.model_dump_json())
-        command = [sys.executable, "-m", "tests.slurm.driver", str(path), str(tmp_path), str(count), str(seconds)]
-        with (tmp_path / "driver.log").open("ab") as log:
-            child = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-        children.append(child)
-        return child
-
-    yield begin
-    for child in children:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
+Make = Callable[..., Run]
 
 
-def status(folder: Path) -> dict[str, object]:
-    try:
-        return control.read_status(folder / "run").status
-    except NoRun:
-        return {}
+def jobs() -> int:
+    return len(output("squeue", "-h", "-t", "RUNNING,PENDING").splitlines())
 
 
-def marks(folder: Path) -> int:
-    return len(list((folder / "work" / "marks").glob("*")))
+def ended(run: Run) -> int:
+    """Exit status of the command, once it has left with all that it had."""
+    assert run.process is not None
+    status = run.process.wait(timeout=120)
+    assert read_status(run.workspace / "run").state == "ended", run.log
+    assert not list(run.folder.rglob("*.pem"))
+    return status
 
 
-def jobs(state: str = "RUNNING,PENDING") -> int:
-    return len(output("squeue", "-h", "-t", state).splitlines())
+def interrupt(run: Run) -> None:
+    """Ctrl-C, which a terminal sends to all processes of the command."""
+    assert run.process is not None
+    os.killpg(run.process.pid, signal.SIGINT)
 
 
-def test_killed_and_started_again(start: Start, config: Make, tmp_path: Path) -> None:
-    """No finished partition runs twice; jobs that still waited and keys of the first driver go at the second start."""
-    base = tmp_path / "work"
-    child = start(config(6), 30, 0.4)  # more jobs than nodes: some wait
-    until(lambda: len(tasks.done(base)) >= 5, 90, (tmp_path / "driver.log").read_text())
-    until(lambda: jobs("PENDING") == 2)
-    child.kill()
-    child.wait()
-    finished = tasks.done(base)
-    assert list(tmp_path.rglob("key.pem")), "kill -9 leaves the key"
-    assert control.read_status(tmp_path / "run").state == "lost"
-    before = tasks.executions(base)
+def test_ctrl_c_twice_and_once(make: Make, reference: Path) -> None:
+    """Twice leaves at once; once finishes what is running; the same command goes on."""
+    run = make(workers=2)
+    run.start()
+    with run.hold(2):
+        interrupt(run)
+        until(lambda: run.status().get("stopping"), 30, "for the first to be heard")
+        assert run.process is not None
+        assert run.process.poll() is None
+        interrupt(run)
+        assert ended(run) == 130, run.log
+        assert not run.finished()
+        until(lambda: jobs() == 0)
+        until(lambda: not run.held(), 30, "for the jobs' processes")
 
-    again = start(config(2), 30, 0.4)
-    until(lambda: status(tmp_path).get("run"))
-    assert len(list(tmp_path.rglob("key.pem"))) == 1
-    assert again.wait(120) == 0, (tmp_path / "driver.log").read_text()
-    assert tasks.done(base) == set(range(30))
-    after = tasks.executions(base)
-    assert all(after[number] == before[number] for number in finished)
+        run.start()
+        run.wait_held(2)
+        interrupt(run)
+        until(lambda: run.status().get("stopping"), 30, "for it to be heard")
+    assert ended(run) == 1, run.log
+    assert len(run.finished()) == 2
+    assert "stopped before the end" in run.log
+    assert not list((run.workspace / "training").glob("*_xycd_*"))
 
-
-def test_status_scale_stop_from_another_shell(start: Start, config: Make, tmp_path: Path) -> None:
-    child = start(config(1), 400, 0.5)
-    until(lambda: status(tmp_path).get("workers") == 1)
-    assert control.send(tmp_path / "run", "scale", "4") == "4 jobs"
-    until(lambda: status(tmp_path).get("workers") == 4, 30)
-    assert status(tmp_path)["jobs"] == {"running": 4}
-    with pytest.raises(ClusterError, match="MIN:MAX"):
-        control.send(tmp_path / "run", "scale", "many")
-    with pytest.raises(ClusterError, match="One driver at a time"), control.Controller(tmp_path / "run"):
-        pass
-    second = start(config(1), 400, 0.5)
-    assert second.wait(60) == 1
-    assert f"process {child.pid}" in (tmp_path / "driver.log").read_text()
-    os.kill(child.pid, signal.SIGHUP)  # the terminal closes
-    control.send(tmp_path / "run", "scale", "1")
-    until(lambda: status(tmp_path).get("jobs") == {"running": 1}, 30)
-    assert control.send(tmp_path / "run", "stop") == "stopping"
-    assert child.wait(60) == 3
-    assert control.read_status(tmp_path / "run").state == "ended"
-    # What was begun was finished, but for the up to three that scaling down tore away.
-    assert 0 <= marks(tmp_path) - len(tasks.done(tmp_path / "work")) <= 3
+    run.start()
+    run.wait()
+    check(run, reference, again=2)
 
 
-def test_ctrl_c_once(start: Start, config: Make, tmp_path: Path) -> None:
-    child = start(config(2), 400, 2)
-    until(lambda: marks(tmp_path) >= 2)
-    os.killpg(child.pid, signal.SIGINT)
-    assert child.wait(60) == 3, (tmp_path / "driver.log").read_text()
-    done = tasks.done(tmp_path / "work")
-    assert len(done) >= 2
-    assert tasks.executions(tmp_path / "work") == dict.fromkeys(done, 1)
+def test_a_closed_terminal_scale_stop_and_stop_now(make: Make, reference: Path) -> None:
+    """The run outlives its terminal; other shells scale it down, stop it, and lose patience."""
+    run = make(workers=2)
+    terminal = run.start_in_terminal()
+    with run.hold(2):
+        os.close(terminal)
+        assert "1 job" in run.say("scale", 1)
+        until(lambda: run.workers().get("jobs") == {"running": 1}, 60, "for the other to go")
+        until(lambda: len(run.held()) == 1, 30, "for its processes")
+        assert "finishing what is running" in run.say("stop")
+        until(lambda: run.status().get("stopping"), 30)
+        assert "stopping" in run.say("status")
+        assert "finishing" in run.say("stop", "--now")
+        assert ended(run) == 130
+    assert "scaled to 1 job" in (run.workspace / "run" / "driver.log").read_text()
+    run.start()
+    run.wait()
+    check(run, reference, again=2)
 
 
-def test_ctrl_c_twice(start: Start, config: Make, tmp_path: Path) -> None:
-    child = start(config(2), 400, 300)
-    until(lambda: marks(tmp_path) >= 2)
-    os.killpg(child.pid, signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(2)
-    os.killpg(child.pid, signal.SIGINT)
-    assert child.wait(60) != 0
-    assert not tasks.done(tmp_path / "work")
+def test_a_worker_lost_after_a_stop_is_not_waited_for(make: Make, reference: Path) -> None:
+    """No job is submitted in its place, and its partition is left to do."""
+    run = make(workers=2)
+    run.start()
+    with run.hold(2) as held:
+        run.say("stop")
+        until(lambda: run.status().get("stopping"), 30)
+        output("scancel", *held)
+        assert ended(run) == 1, run.log
+        assert run.workers()["replaced"] == 0
+    assert not run.finished()
+    run.start()
+    run.wait()
+    check(run, reference, again=2)
 
 
-def test_detached(slurm: Slurm, config: Make, tmp_path: Path) -> None:
-    """The driver in a batch job: watched, scaled and stopped the same; its own SLURM_ settings don't reach workers."""
-    settings = config(1, driver={"cpus": 1, "memory": "2G", "walltime": "5"})
-    path = tmp_path / "config.json"
-    path.write_text(settings.model_dump_json())
-    job = detach.submit(
-        settings, ["-m", "tests.slurm.driver", str(path), str(tmp_path), "400", "0.5"], folder=tmp_path / "run"
-    )
-    until(lambda: status(tmp_path).get("workers") == 1, 90, "\n".join(logs.tail(tmp_path / "run", job)))
-    assert control.read_status(tmp_path / "run").owner.job == job
-    assert control.send(tmp_path / "run", "scale", "2") == "2 jobs"
-    until(lambda: status(tmp_path).get("workers") == 2)
-    assert control.send(tmp_path / "run", "stop") == "stopping"
-    until(lambda: control.read_status(tmp_path / "run").state == "ended")
+def test_rejected_at_first(make: Make) -> None:
+    run = make(workers=2, slurm={"partition": "nowhere"})
+    run.start()
+    assert ended(run) == 2
+    assert "invalid partition specified: nowhere" in run.log
+    assert "Traceback" not in run.log
 
 
-def test_detached_and_cancelled(slurm: Slurm, config: Make, tmp_path: Path) -> None:
-    """Scancel of the driver's job takes its workers' jobs and keys with it."""
-    settings = config(1)
-    path = tmp_path / "config.json"
-    path.write_text(settings.model_dump_json())
-    job = detach.submit(
-        settings, ["-m", "tests.slurm.driver", str(path), str(tmp_path), "400", "0.5"], folder=tmp_path / "run"
-    )
-    until(lambda: status(tmp_path).get("workers") == 1, 90)
-    output("scancel", job)
+def detach(run: Run) -> str:
+    """Submit the driver; its job."""
+    done = xycd("run", "--config", run.config, "--detach")
+    assert "driver submitted as job" in done.stdout, done.stderr
+    return done.stdout.split("job ")[1].split(";")[0]
+
+
+def test_detached_and_cancelled(make: Make) -> None:
+    """Scancel of the driver's job takes its workers' jobs and keys with it; its logs are found, wherever they lie."""
+    run = make(workers=1, slurm={"folder": "elsewhere"})
+    job = detach(run)
+    with run.hold(1) as held:
+        assert read_status(run.workspace / "run").owner.job == job
+        until(lambda: run.workers().get("workers") == 1, 30, "for the status")
+        assert "-J " in run.workers()["tunnel"]
+        assert {line.split()[0] for line in run.say("logs").splitlines()} == {job, *held}
+        output("scancel", job)
+        until(lambda: jobs() == 0)
+        until(lambda: not read_status(run.workspace / "run").alive)
+
+
+def test_a_detached_driver_that_waits(make: Make) -> None:
+    run = make(workers=1, slurm={"driver": {"cpus": 1, "memory": "1G", "directives": ["--begin=now+600"]}})
+    job = detach(run)
+    until(lambda: f"job {job}, pending (BeginTime)" in run.say("status"), 30, "for the reason")
+    again = xycd("run", "--config", run.config, "--detach")
+    assert again.returncode == 2
+    assert "One driver at a time" in again.stderr
+    assert f"job {job}" in run.say("stop")
     until(lambda: jobs() == 0)
-    until(lambda: not control.read_status(tmp_path / "run").alive)
+
+
+def test_a_second_driver_is_told_of_the_first(slurm: Slurm, make: Make) -> None:
+    """While the first, killed, has left jobs that wait, keys and a note."""
+    run = make(workers=6)  # more than there are nodes: some wait
+    run.start()
+    with run.hold(4):
+        until(lambda: run.workers().get("jobs", {}).get("pending") == 2)
+        run.kill_9()
+        assert read_status(run.workspace / "run").state == "lost"
+        assert list(run.folder.rglob("key.pem")), "kill -9 leaves the key"
+        before = set(output("squeue", "-h", "-o", "%i").split())
+        run.start()
+        until(lambda: run.workers().get("run") and not before & set(output("squeue", "-h", "-o", "%i").split()))
+        assert len(list(run.folder.rglob("key.pem"))) == 1
+        subprocess.run(["kill", "-TERM", str(run.process.pid if run.process else 0)], check=True)
+        assert ended(run) == 143

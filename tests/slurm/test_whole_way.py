@@ -109,7 +109,7 @@ def test_out_of_memory_and_out_of_time(make: Make, reference: Path) -> None:
 
 
 def test_two_drivers_and_kill_9(make: Make, reference: Path) -> None:
-    """The second is refused; the first is killed, and the same command goes on."""
+    """The second is refused; the first is killed, and the same command goes on at once, its jobs still running."""
     run = make(workers=2)
     run.start()
     until(lambda: len(run.finished()) >= 6, 120, "for some partitions")
@@ -120,15 +120,14 @@ def test_two_drivers_and_kill_9(make: Make, reference: Path) -> None:
         run.kill_9()
         assert read_status(run.workspace / "run").state == "lost"
         assert list(run.folder.rglob("key.pem")), "kill -9 leaves the key"
-        until(lambda: not run.held(), 60, "for workers to notice")
-    finished = run.finished()
-    before = [attempt["id"] for attempt in run.store.attempts()]
-    run.start()
+        finished = run.finished()
+        before = [attempt["id"] for attempt in run.store.attempts()]
+        run.start()
     run.wait()
     after = [attempt["id"] for attempt in run.store.attempts()]
     assert len(finished) >= 6
     assert all(after.count(partition) == before.count(partition) for partition in finished)
-    check(run, reference, again=2)
+    check(run, reference, again=range(3))  # the orphaned workers may still have finished theirs
 
 
 def test_detached_and_adaptive(make: Make, reference: Path) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import json
+import os
+import pty
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +84,8 @@ class Run:
 
     def __post_init__(self) -> None:
         (self.folder / "held").mkdir()
+        if "folder" in self.slurm:
+            self.slurm["folder"] = str(self.folder / str(self.slurm["folder"]))
         cluster = {"kind": "slurm", "slurm": SLURM | self.slurm} | self.cluster
         models = {"set": "tests.slurm.held:build", "options": {"folder": str(self.folder)}}
         values = settings(self.workspace, self.raw) | {"models": models, "cluster": cluster}
@@ -102,6 +108,20 @@ class Run:
         command = [sys.executable, "-m", "etl.cli", "run", "--config", str(self.config)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def start_in_terminal(self) -> int:
+        """Start it in a terminal of its own; the terminal's other end, to close."""
+        command = [sys.executable, "-m", "etl.cli", "run", "--config", str(self.config)]
+        ours, theirs = pty.openpty()
+
+        def take_terminal() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its closing is a SIGHUP too
+
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=take_terminal
+        )
+        os.close(theirs)
+        return ours
 
     def wait(self) -> None:
         """Wait for the command, which must have succeeded."""
