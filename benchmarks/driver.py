@@ -1,6 +1,9 @@
-"""What the driver costs: 2.1 million frames as 4,102 partitions that do nothing, on as many threads as given.
+"""What the driver costs: 2.1 million frames as 4,100 partitions that do nothing, on as many threads as given.
 
-python -m benchmarks.driver [--partitions 4102] [--threads 16]
+python -m benchmarks.driver [--partitions 4100] [--threads 16]
+
+The driver is that of `xycd run`: it publishes a status every second, listens for commands, and asks how many workers
+there are.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 from benchmarks.harness import Results
-from etl.config import EstimateSettings, ModelSettings
+from etl.config import EstimateSettings, ModelSettings, load
+from etl.driver import Driver
 from etl.partition import Partition, Receipt
 from etl.progress import Silent
 from etl.resume import look_for_finished
@@ -48,21 +52,27 @@ def peak_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--partitions", type=int, default=4102)
+    parser.add_argument("--partitions", type=int, default=4100)
     parser.add_argument("--threads", type=int, default=16)
     options = parser.parse_args()
     todo = partitions(options.partitions)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store = FeatureStore(folder)
+        store = FeatureStore(folder / "features")
         store.create({})
-        estimator = Estimator(ModelSettings(), EstimateSettings(association="person"), folder, folder, folder, "{}")
+        settings = EstimateSettings(association="person")
+        estimator = Estimator(ModelSettings(), settings, folder, folder, store.folder, "{}")
+        config = load(None, {"workspace": name, "datasets": {"folder": {"root": name}}})
         with (
             LocalCluster(processes=False, n_workers=1, threads_per_worker=options.threads, dashboard_address=None) as c,
             Client(c) as client,
+            Driver(config, Silent(), c) as driver,
         ):
+            watch = driver.watch("h36m", FRAMES * len(todo), 0)
             begun, cpu = time.perf_counter(), time.process_time()
-            outcome = run_partitions(client, todo, estimator, store, Silent(), task=receipt)
+            outcome = run_partitions(
+                client, todo, estimator, store, Silent(), tick=watch, capacity=driver.capacity, task=receipt
+            )
             seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         assert outcome.counts["ok"] == FRAMES * len(todo)
         begun = time.perf_counter()

@@ -3,7 +3,8 @@
     python -m benchmarks.slurm [--rounds 3]
 
 As root, with the packages of tests/slurm/install.sh. The demo's miniature Human3.6M, rendered once into the user's
-cache, a new workspace a round, the embedded models. Times are those at which `xycd status` shows it.
+cache, a new workspace a round, the embedded models. Times are those at which `xycd status` shows it, asked again and
+again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -25,8 +27,6 @@ import platformdirs
 import psutil
 
 from benchmarks.harness import Results
-from cluster.control import read_status
-from cluster.errors import NoRun
 from etl.demo.human36m import Plan
 from etl.demo.miniature import render
 from tests.slurm.boot import Slurm, missing, output
@@ -58,7 +58,7 @@ class Round:
     ----------
     prepared, submitted, running, first : float
         From the start of the command until its cluster's keys lay there, its job was in the queue, the job ran,
-        and the status showed its worker.
+        and `xycd status` showed its worker.
     driver_cpu, worker_cpu : float
         Processor time until then, of the command and of the job.
     up, back : float
@@ -97,10 +97,9 @@ def measure(folder: Path, raw: Path) -> Round:
     command = [sys.executable, "-m", "etl.cli"]
 
     def workers() -> int:
-        try:
-            return int(read_status(work / "run").status["workers"]["workers"])
-        except (NoRun, KeyError):
-            return 0
+        shown = subprocess.run([*command, "status", "-w", str(work)], capture_output=True, text=True, check=False)
+        found = re.search(r"^workers +(\d+)$", shown.stdout, re.MULTILINE)  # no line before there is a cluster
+        return int(found[1]) if found else 0
 
     def scale(target: int, run: subprocess.Popen[bytes]) -> float:
         begun = time.monotonic()
