@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.settings import WAITING
 from etl.errors import ConfigError
 from etl.models import auglift_files, weights
 from etl.models.auglift_settings import Part, parse
@@ -121,6 +123,8 @@ def measure(
     options: Mapping[str, Any], part: Part, cache: Path | None = None, *, threads: int, frames: int
 ) -> dict[str, float]:
     """Seconds a picture by runtime; see `etl.models.auglift_build.measure`."""
+    for name, value in WAITING.items():  # as workers have it; read when torch is loaded
+        os.environ.setdefault(name, value)
     from etl.models import auglift_build
 
     settings = parse(options)

@@ -152,6 +152,7 @@ def test_workers_with_a_gpu_share_the_cores(
         [spec] = started.new_worker_spec().values()
         found = spec["options"]["env"]
         assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == str(threads)
+        assert found["OMP_WAIT_POLICY"] == "PASSIVE", "threads that wait leave processors to those that decode"
         hidden = chosen.local.gpus == "none"
         assert (found["CUDA_VISIBLE_DEVICES"] == "") == hidden
         assert started.default_workers == (12 if hidden else len(gpus.split(",")))
