@@ -152,6 +152,7 @@ class AugliftModels:
                     self._sample(
                         [depth.features] * count, [self._image_map(depth)] * count, points, self.depth.channels
                     ),
+                    {"pose": self.pose.grid, "depth": depth.grid},
                 )
             )
         return result

@@ -236,10 +236,13 @@ class Embeddings:
         From the pose network.
     depth : (P, 17, Cd) float16, optional
         From the depth network.
+    grids : mapping of str to (int, int)
+        Columns and rows of the maps that they were read from, by stream: ``pose`` and ``depth``.
     """
 
     pose: NDArray[np.float16] | None = None
     depth: NDArray[np.float16] | None = None
+    grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ def _collect(
         embeddings=Embeddings(
             pose=None if embeddings.pose is None else spread(embeddings.pose, np.nan),
             depth=None if embeddings.depth is None else spread(embeddings.depth, np.nan),
+            grids=embeddings.grids,
         ),
         maps={
             stream: PooledMap(spread(one.values, np.nan), spread(one.px_to_cell, np.nan), one.grid)

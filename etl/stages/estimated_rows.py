@@ -42,6 +42,7 @@ class EstimatedRows:
         self.key = annotation.key_of(annotated)
         self.camera = annotation.camera_of(annotated)
         self.reasons: dict[int, str] = {}
+        self.grids: dict[str, set[tuple[int, int]]] = {}
         self.rows_of: dict[int, list[int]] = {}
         for row, number in enumerate(annotated["frame_number"].values.tolist()):
             self.rows_of.setdefault(number, []).append(row)
@@ -94,6 +95,8 @@ class EstimatedRows:
             ):
                 if name in filled and values is not None:
                     filled[name][row] = features.encode_float16(values[i])
+            for stream, grid in result.embeddings.grids.items():
+                self.grids.setdefault(stream, set()).add(grid)
             if self.keeper is not None:
                 self.keeper.fill(row, i, result.maps)
             filled["status"][row] = Status.OK
@@ -115,4 +118,6 @@ class EstimatedRows:
     def finish(self) -> xr.Dataset:
         """The dataset with its reasons."""
         self.ds.attrs["failures"] = json.dumps(sorted(self.reasons.items()))
+        if self.grids:  # several of depth where a sequence's images have several sizes
+            self.ds.attrs["embedding_grids"] = json.dumps({name: sorted(own) for name, own in self.grids.items()})
         return features.validate(self.ds)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from etl import staging
 from etl.config import EstimateSettings, ModelSettings
 from etl.datasets.frames import decode
 from etl.errors import DeviceError, MediaError, ModelError
-from etl.models.base import Description, Detections, Frame
+from etl.models.base import DepthField, Description, Detections, Embeddings, Frame, Poses
 from etl.partition import Partition, cut
 from etl.stages import estimate
 from etl.stages.estimate import (
@@ -151,6 +152,22 @@ def test_embeddings_survive_the_file(raw: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(bits[0, :, 0], ds["features"].sel(feature="x").values[0], rtol=1e-3)
         assert np.isnan(bits[BAD]).all()
         assert ds["depth_embedding"].shape == (6, 17, 2)
+
+
+class Gridded(FakeModels):
+    """Reads its embeddings off maps of known sizes."""
+
+    def embed(self, poses: Sequence[Poses], depths: Sequence[DepthField], joints: Sequence[Any]) -> list[Embeddings]:
+        found = super().embed(poses, depths, joints)
+        return [replace(e, grids={"pose": (9, 12), "depth": (37, 37)}) for e in found]
+
+
+def test_sizes_of_the_maps_behind_embeddings_are_recorded(raw: Path, tmp_path: Path) -> None:
+    estimator, (part,) = make(tmp_path, annotated(), models={"channels": [4, 2]}, embeddings=True)
+    rows = load_rows(estimator.annotations / "a.nc", part)
+    ds = estimate_rows(rows, Gridded(channels=(4, 2)), estimator)
+    assert json.loads(ds.attrs["embedding_grids"]) == {"pose": [[9, 12]], "depth": [[37, 37]]}
+    assert "embedding_grids" not in estimate_rows(rows, FakeModels(channels=(4, 2)), estimator).attrs
 
 
 def test_a_file_with_embeddings_of_the_large_networks_is_small_enough(tmp_path: Path) -> None:

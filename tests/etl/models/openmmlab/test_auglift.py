@@ -102,7 +102,7 @@ def test_a_batch_of_one_agrees_with_a_batch_of_many(
 
 def test_shapes_are_those_of_the_contract(models: auglift.AugliftModels, together: tuple[Any, ...]) -> None:
     assert models.channels == (384, 32)
-    for detections, candidates, chosen, _, embedded in zip(*together, strict=True):
+    for detections, candidates, chosen, depth, embedded in zip(*together, strict=True):
         people = len(detections)
         assert people > 0
         assert (detections.scores[:-1] >= detections.scores[1:]).all()
@@ -113,6 +113,7 @@ def test_shapes_are_those_of_the_contract(models: auglift.AugliftModels, togethe
         assert embedded.pose.shape == (1, 17, 384)
         assert embedded.depth.shape == (1, 17, 32)
         assert embedded.pose.dtype == embedded.depth.dtype == np.float16
+        assert embedded.grids == {"pose": (6, 8), "depth": depth.grid}
 
 
 def test_the_chosen_persons_features_go_with_the_person(models: auglift.AugliftModels, frames: list[Frame]) -> None:
