@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class Inspected:
         Annotated rows without features.
     first_missing : str
         The first of them, as words.
+    grids : frozenset of (str, int, int)
+        Network, columns and rows of the maps that its embeddings were read from; none without embeddings.
     """
 
     files: SequenceFiles
@@ -90,6 +93,7 @@ class Inspected:
     problem: str
     missing: int
     first_missing: str
+    grids: frozenset[tuple[str, int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def inspect(files: SequenceFiles) -> Inspected:
         text = {"imgname": longest, "subject": len(key.subject), "action": len(key.action), "camera": len(key.camera)}
         truth = "keypoints_2d" in ds.variables
     contents: Contents | None = None
+    grids: set[tuple[str, int, int]] = set()
     found, problem = [np.empty((0, 2), np.int64)], ""
     for path in files.features:
         with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
@@ -165,13 +170,15 @@ def inspect(files: SequenceFiles) -> Inspected:
             if contents is not None and theirs != contents:
                 problem = problem or difference(contents, theirs)
             contents = theirs
+            grids |= grids_of(ds)
             found.append(rows_of(ds))
     matching = match(annotated, np.concatenate(found))
     problem = problem or _problem(matching, np.concatenate(found))
     if not is_sorted(annotated):
         problem = f"{files.annotation.name} isn't sorted by person, then by frame, each once"
     missing = annotated[matching.missing]
-    return Inspected(files, key, len(annotated), text, truth, contents, problem, len(missing), _frames(missing))
+    shown = _frames(missing)
+    return Inspected(files, key, len(annotated), text, truth, contents, problem, len(missing), shown, frozenset(grids))
 
 
 def _problem(matching: Matching, found: Ints) -> str:
@@ -289,6 +296,12 @@ def contents_of(ds: netCDF4.Dataset) -> Contents:
     names = tuple(str(name) for name in ds["feature"][:])
     stage = ds.getncattr("stage") if "stage" in ds.ncattrs() else ""
     return Contents(names, widths[0], widths[1], str(stage))
+
+
+def grids_of(ds: netCDF4.Dataset) -> set[tuple[str, int, int]]:
+    """Network, columns and rows of the maps that a feature file's embeddings were read from."""
+    told = json.loads(ds.getncattr("embedding_grids")) if "embedding_grids" in ds.ncattrs() else {}
+    return {(network, columns, rows) for network, sizes in told.items() for columns, rows in sizes}
 
 
 def image_names(template: str, rows: Ints) -> list[str]:

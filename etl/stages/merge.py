@@ -126,7 +126,8 @@ def merge(
                 reports.append(sequence)
                 report.advance(sequence.rows, sequence.rows - sequence.ok)
             result = _summary(output, reports)
-            writer.append("metadata", np.array(_metadata(metadata or {}, settings, result)))
+            described = {**(metadata or {}), **_grids(inspected)}
+            writer.append("metadata", np.array(_metadata(described, settings, result)))
     report.finish(f"{rows:,} rows, {result.ok:,} with a detection: {output}")
     return result
 
@@ -151,6 +152,14 @@ def _summary(output: Path, reports: Sequence[SequenceReport]) -> MergeReport:
         failed.update(report.failed)
     total = sum(r.rows for r in reports)
     return MergeReport(output, total, sum(r.ok for r in reports), dict(sorted(failed.items())), tuple(reports))
+
+
+def _grids(inspected: Sequence[Inspected]) -> dict[str, Any]:
+    """Columns and rows of the maps that embeddings were read from, by network; nothing without embeddings."""
+    grids: dict[str, list[list[int]]] = {}
+    for network, columns, rows in sorted(set().union(*(item.grids for item in inspected))):
+        grids.setdefault(network, []).append([columns, rows])
+    return {"embedding_grids": grids} if grids else {}
 
 
 def _metadata(given: Mapping[str, Any], settings: RowSettings, result: MergeReport) -> str:

@@ -156,6 +156,18 @@ def test_every_row_holds_what_its_files_hold(store, tmp_path, format, workers):
     json.dumps(report.to_dict())
 
 
+def test_sizes_of_the_maps_behind_embeddings_are_told(store, tmp_path):
+    for number, pair in enumerate(store.pairs):
+        for path in pair.features:
+            ds = xr.load_dataset(path).assign_attrs(
+                embedding_grids=json.dumps({"pose": [[9, 12]], "depth": [[37, 37 + number]]})
+            )
+            ds.to_netcdf(path)
+    merge(store.pairs, tmp_path / "a.npz")
+    metadata = json.loads(str(load(tmp_path / "a.npz")["metadata"]))
+    assert metadata["embedding_grids"] == {"depth": [[37, 37], [37, 38]], "pose": [[9, 12]]}
+
+
 def test_any_number_of_workers_writes_the_same_bytes(store, tmp_path):
     merge(store.pairs, tmp_path / "one.npz")
     merge(store.pairs[::-1], tmp_path / "two.npz", workers=2)
