@@ -171,7 +171,9 @@ def _module(config: Config) -> ModuleType | None:
 def _measured(config: Config, models: Any, part: str) -> Choice:
     cluster = config.cluster
     slurm = cluster.slurm
-    wanted = (cluster.threads_per_worker or 1) if cluster.kind == "local" else max(1, slurm.cpus // slurm.workers_per_job)
+    wanted = (
+        (cluster.threads_per_worker or 1) if cluster.kind == "local" else max(1, slurm.cpus // slurm.workers_per_job)
+    )
     threads = min(wanted, processors())
     seconds: dict[str, float] = models.measure(
         config.models.options, part, config.models.cache, threads=threads, frames=config.estimate.batch

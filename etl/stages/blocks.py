@@ -83,7 +83,7 @@ def estimate_batch(
         candidates = models.estimate_poses(frames, models.detect(frames))
         rows = [_rows(poses, boxes, settings) for poses, boxes in zip(candidates, people, strict=True)]
         chosen = [poses.take([r for r in found if r >= 0]) for poses, found in zip(candidates, rows, strict=True)]
-    joints = [coco_to_h36m(poses.keypoints, poses.scores) for poses in chosen]
+    joints = [_joints(frame, poses, settings) for frame, poses in zip(frames, chosen, strict=True)]
     depths = _depths(models, frames, chosen)
     described = _describe(frames, depths, joints, settings)
     embedded = _embeddings(models, chosen, depths, [xy for xy, _ in joints], settings)
@@ -122,6 +122,15 @@ def _rows(poses: Poses, boxes: Floats | None, settings: EstimateSettings) -> lis
         row = choose_person(poses, settings.person)
         return [-1 if row is None else row]
     return [int(row) for row in associate(poses, boxes, settings.min_overlap)]
+
+
+def _joints(frame: Frame, poses: Poses, settings: EstimateSettings) -> tuple[Floats, Floats]:
+    """H36M_17 joints (P, 17, 2) px of the people found in a frame, and their confidences (P, 17)."""
+    xy, confidence = coco_to_h36m(poses.keypoints, poses.scores)
+    if settings.descriptor.compat == "auglift" and frame.key.dataset == "3dpw":
+        height, width = frame.image.shape[:2]
+        xy = compat.whole_pixels(xy, (height, width))
+    return xy, confidence
 
 
 def _depths(models: ModelSet, frames: Sequence[Frame], chosen: Sequence[Poses]) -> list[DepthField | None]:

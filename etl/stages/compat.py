@@ -36,6 +36,14 @@ def pixel_of(joints: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np
     return np.nan_to_num(np.trunc(joints), nan=0.0).clip(0, [width - 1, height - 1]).astype(np.int64)
 
 
+def whole_pixels(joints: NDArray[np.floating], shape: tuple[int, int]) -> Floats:
+    """Joints (..., 2) px as the script for 3DPW keeps them, before it measures and describes anything: their pixels.
+
+    NaN stays, where the script would have none.
+    """
+    return np.where(np.isfinite(joints), pixel_of(joints, shape), np.nan).astype(np.float32)
+
+
 def radius(confidence: NDArray[np.floating], scale: NDArray[np.floating]) -> Doubles:
     """Radius px: clip(0.04 * S * (1 + 3 * (1 - c)) ** 1.5, 3, 30), with c as it is.
 
@@ -67,7 +75,6 @@ def describe(
     draws: Doubles | None = None,
     seed: int | tuple[int, ...] = 0,
     depth_source: Literal["median", "min3"] = "median",
-    scale_of_pixels: bool = False,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Describe the depth around the joints of the people in one frame as the scripts do.
 
@@ -88,8 +95,6 @@ def describe(
         See `draw`.
     depth_source : {"median", "min3"}
         What ``depth`` holds: the sample's median (scripts v3), or the minimum within 3 px (v4).
-    scale_of_pixels : bool
-        Measure the person between the truncated pixels, as the script for 3DPW does.
 
     Returns
     -------
@@ -105,7 +110,7 @@ def describe(
     if not people:
         return values.astype(np.float32), valid
     centers = pixel_of(joints, depth.shape)
-    ends = centers if scale_of_pixels else np.asarray(joints, np.float64)
+    ends = np.asarray(joints, np.float64)
     scale = np.nan_to_num(np.linalg.norm(ends[:, _THORAX] - ends[:, _PELVIS], axis=-1))
     radii = radius(np.nan_to_num(confidence), scale[:, None])
     draws = draw(radii, seed) if draws is None else np.asarray(draws, np.float64)

@@ -75,5 +75,3 @@ def test_an_error_is_raised_where_nothing_else_is_to_do(
     config = walk.config() if alone else configure(walk, pictures)
     with pytest.raises(XycdError, match="Sequences fit" if alone else "Disks have room"):
         pipeline.run(config)
-
-

@@ -180,3 +180,15 @@ def test_compat_says_what_it_needs(change: dict[str, object]) -> None:
     descriptor = {"statistics": True, "depth_source": "median", "compat": "auglift", **change}
     with pytest.raises(ValueError, match="statistics = true"):
         EstimateSettings.model_validate({"descriptor": descriptor})
+
+
+def test_compat_keeps_whole_pixels_for_3dpw_alone() -> None:
+    rules = {"compat": "auglift", "statistics": True, "depth_source": "median"}
+    settings = EstimateSettings.model_validate({"association": "person", "descriptor": rules})
+    (plain,) = estimate_batch(frames(4), [None], FakeModels(), settings)
+    image = np.zeros((480, 640, 3), np.uint8)
+    outdoors = Frame(SequenceKey("3dpw", "train", "walk", 0, "0"), 4, image, CAMERA)
+    (whole,) = estimate_batch([outdoors], [None], FakeModels(), settings)
+    xy, _ = coco_to_h36m(coco_joints(4), np.full(17, 0.8, np.float32))
+    np.testing.assert_allclose(plain.values[0, :, :2], xy, atol=1e-4)
+    np.testing.assert_array_equal(whole.values[0, :, :2], np.trunc(plain.values[0, :, :2]))

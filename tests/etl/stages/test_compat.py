@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from etl.models.base import ArrayDepth
-from etl.stages.compat import NAMES, describe, draw, pixel_of, radius
+from etl.stages.compat import NAMES, describe, draw, pixel_of, radius, whole_pixels
 from etl.stages.vectors import RowSettings, predictions
 from schemas.features import BASIC_FEATURES, STATISTICS
 
@@ -114,10 +114,17 @@ def test_min3_counts_29_pixels():
     assert corner["depth"] == np.float32(56.079)
 
 
-def test_the_scale_may_be_measured_between_pixels():
+def test_the_script_for_3dpw_keeps_whole_pixels_inside_the_image_and_measures_between_them():
     joints = standing(20.9, 30.0, 10.5)  # thorax at y = 19.5
+    joints[0, 3], joints[0, 6], joints[0, 9] = (-4.2, 70.3), (100.7, 59.9), (np.nan, 5.0)
+    whole = whole_pixels(joints, DEPTH.shape)
+    height, width = DEPTH.shape
+    np.testing.assert_array_equal(whole[0, 8], [20, 19])
+    np.testing.assert_array_equal(whole[0, 3], [0, min(70, height - 1)])
+    np.testing.assert_array_equal(whole[0, 6], [min(100, width - 1), min(59, height - 1)])
+    np.testing.assert_array_equal(np.isnan(whole[0, 9]), [True, False])
     assert values_of(DEPTH, joints, [(0, 0)])["person_scale"] == np.float32(10.5)
-    assert values_of(DEPTH, joints, [(0, 0)], scale_of_pixels=True)["person_scale"] == 11
+    assert values_of(DEPTH, whole, [(0, 0)])["person_scale"] == 11
 
 
 def test_vectors_as_published():

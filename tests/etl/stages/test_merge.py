@@ -334,8 +334,8 @@ def test_long_files_are_read_in_parts(store, tmp_path, monkeypatch):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-# VmHWM and not ru_maxrss, which a new process inherits from the one that started it. Rows are read in small parts, so that
-# what is being read and what waits to be written are both there in full long before the end, even in the small merge.
+# VmHWM and not ru_maxrss, which a new process inherits from the one that started it. Rows are read in small parts, so
+# that what is being read and what waits to be written are both there in full, even in the small merge.
 PEAK = """
 import sys
 from pathlib import Path
