@@ -52,7 +52,9 @@ class Driver:
         self.report = report
         self.cluster: Any = given
         self._client: Any = None
+        self._given = given is not None
         self._stack = contextlib.ExitStack()
+        self._workers = contextlib.ExitStack()  # the client, and the cluster if it was started here
         self._folder = config.workspace.resolve() / RUN_FOLDER
         self._controller = Controller(self._folder)
         self._interrupts = Interrupts(
@@ -73,14 +75,25 @@ class Driver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._stack:
+            self._close_workers()
+
+    def dismiss(self) -> None:
+        """Let the workers go that were started here: whoever only merges keeps no GPU from others. See `client`."""
+        if not self._given:
+            self._close_workers()
+            self.cluster = None
+
+    def _close_workers(self) -> None:
         used: dict[str, float] = self.cluster.usage() if hasattr(self.cluster, "usage") else {}
-        self._stack.close()
+        self._client = None
+        self._workers.close()
         if any(used.values()):
             jobs = ", ".join(f"{job} {hours:.2f}" for job, hours in used.items())
             self.report.note(f"GPU-hours: {sum(used.values()):.2f} in {len(used)} jobs ({jobs})")
 
     def client(self, wanted: int) -> Any:
-        """A client of the cluster; at first use starts it, on this machine with no more than `wanted` workers."""
+        """A client of the cluster, which is started if it isn't there: here with no more than `wanted` workers."""
         if self._client is None:
             from distributed import Client
 
@@ -90,10 +103,10 @@ class Driver:
                 folder = self._folder if shared else None
                 if not shared and settings.workers is not None:
                     settings = settings.model_copy(update={"workers": max(1, min(settings.workers, wanted))})
-                self.cluster = self._stack.enter_context(
+                self.cluster = self._workers.enter_context(
                     cluster.start(settings, folder=folder, uses_gpu=self._uses_gpu())
                 )
-            self._client = self._stack.enter_context(Client(self.cluster))
+            self._client = self._workers.enter_context(Client(self.cluster))
             link = cluster.workers_summary(self.cluster)["dashboard"]
             if link:
                 self.report.note(f"dashboard: {link}")
@@ -188,7 +201,7 @@ class Driver:
                     raise KeyboardInterrupt
                 continue
             if self.cluster is None:
-                self._controller.acknowledge(command, "the run has no workers yet", ok=False)
+                self._controller.acknowledge(command, "the run has no workers now", ok=False)
                 continue
             try:
                 answer = cluster.scale_to(self.cluster, command.argument)

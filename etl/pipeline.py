@@ -57,13 +57,26 @@ def run(
         config = steps.choose_runtimes(config, stages, report)
         with Driver(config, report, cluster) as driver:
             jobs, alone = [Job(name, config) for name in datasets], len(datasets) == 1
-            return [run_job(job, stages, driver, report, verify=verify, alone=alone) for job in jobs]
+            return [
+                run_job(job, stages, driver, report, verify=verify, alone=alone, last=job is jobs[-1]) for job in jobs
+            ]
 
 
 def run_job(
-    job: Job, stages: Sequence[str], driver: Driver, report: Reporter, *, verify: bool = False, alone: bool = True
+    job: Job,
+    stages: Sequence[str],
+    driver: Driver,
+    report: Reporter,
+    *,
+    verify: bool = False,
+    alone: bool = True,
+    last: bool = True,
 ) -> Summary:
-    """Run stages on one dataset; unless it is `alone`, an error that costs this one only is in its summary."""
+    """Run stages on one dataset.
+
+    Unless it is `alone`, an error that costs this one only is in its summary. After the `last` one's estimate, workers
+    may go.
+    """
     summary, heeding = Summary(job.dataset), Heeding(report, driver, job.dataset)
     with steps.costing_itself(summary, report, alone=alone):
         driver.leave_if_asked()
@@ -74,5 +87,7 @@ def run_job(
         if "merge" in stages and not summary.stopped:
             verify = verify and "estimate" not in stages  # which has just opened them all
             driver.leave_if_asked()
+            if last:
+                driver.dismiss()
             steps.merge(job, partitions, driver, summary, heeding, verify=verify)  # both → training files
     return summary

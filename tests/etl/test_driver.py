@@ -129,3 +129,59 @@ def test_work_for_a_cluster_without_a_maximum(config: Config) -> None:
         assert driver.capacity() == 2
         workers.adapt(minimum=0, maximum=5)
         assert driver.capacity() == 5
+
+
+class CountedCluster:
+    """Stands for a cluster that was started; counts what becomes of it."""
+
+    workers_per_job = 1
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def __enter__(self) -> CountedCluster:
+        self.log.append("cluster up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("cluster down")
+
+    def usage(self) -> dict[str, float]:
+        return {"17": 0.5}
+
+
+class CountedClient:
+    def __init__(self, cluster: CountedCluster) -> None:
+        self.log = cluster.log
+
+    def __enter__(self) -> CountedClient:
+        self.log.append("client up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("client down")
+
+
+class Notes(Silent):
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def note(self, text: str) -> None:
+        self.log.append(text)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_workers_go_before_merge_and_come_back_for_more(
+    config: Config, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    log: list[str] = []
+    monkeypatch.setattr("distributed.Client", CountedClient)
+    monkeypatch.setattr(cluster, "start", lambda *_, **__: CountedCluster(log))
+    monkeypatch.setattr(cluster, "workers_summary", lambda _: {"dashboard": ""})
+    with Driver(config, Notes(log), CountedCluster(log) if given else None) as driver:
+        assert driver.client(4) is driver.client(4)
+        driver.dismiss()
+        driver.dismiss()
+        driver.client(4)
+    one = ["cluster up", "client up", "client down", "cluster down", "GPU-hours: 0.50 in 1 jobs (17 0.50)"]
+    assert log == (["client up", "client down", one[-1]] if given else 2 * one)
