@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -34,6 +34,7 @@ from etl.models.blazepose_people import poses as to_poses
 from etl.models.blazepose_settings import Parameters, parse
 
 Floats = NDArray[np.float64]
+Tile = tuple[float, float, float]  # x, y, side of a square of the image, px
 
 DETECTOR_FILE: Final = "pose_detection.tflite"
 LANDMARK_FILE: Final = "pose_landmark_full.tflite"
@@ -65,6 +66,16 @@ def build(options: Mapping[str, Any], cache: Path | None = None) -> BlazePose:
     """
     threads, parameters = parse(options)
     return BlazePose(cache, threads=threads, parameters=parameters)
+
+
+class Region(NamedTuple):
+    """Where to look for a body: its circle in an image, px, and how sure the detector is of it."""
+
+    image: NDArray[np.uint8]
+    hip: Floats
+    rim: Floats
+    score: float
+    from_tile: bool = False
 
 
 class BlazePose:
@@ -116,8 +127,7 @@ class BlazePose:
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """People whom the detector proposes and the landmark network confirms, best first."""
         found = []
-        for frame in frames:
-            people = self._people(frame.image)
+        for people in self._people([frame.image for frame in frames]):
             sides = [geometry.apply(p.back, _CROP_CORNERS) for p in people]
             boxes = [np.concatenate([s.min(0), s.max(0)]) for s in sides]
             found.append(
@@ -147,26 +157,42 @@ class BlazePose:
         """Nothing: the set has no embeddings."""
         return [Embeddings() for _ in poses]
 
-    def _people(self, image: NDArray[np.uint8]) -> list[Person]:
-        """Confirmed people, from the whole frame and, as the parameters say, from tiles."""
+    def _people(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Person]]:
+        """Confirmed people of each image, from the whole frame and, as the parameters say, from tiles."""
+        sides = [float(max(image.shape[:2])) for image in images]
+        whole = [
+            [((image.shape[1] - side) / 2, (image.shape[0] - side) / 2, side)]
+            for image, side in zip(images, sides, strict=True)
+        ]
+        found = self._confirm(images, whole, from_tile=False)
+        return [self._in_tiles(image, people) for image, people in zip(images, found, strict=True)]
+
+    def _in_tiles(self, image: NDArray[np.uint8], people: list[Person]) -> list[Person]:
+        """The people that the whole frame shows, and those whom its tiles show besides."""
         p = self.parameters
-        height, width = image.shape[:2]
-        side = float(max(width, height))
-        people = self._confirm(image, [((width - side) / 2, (height - side) / 2, side)], from_tile=False)
         if p.tiles == "never":
             return people
+        height, width = image.shape[:2]
         for tiles in decode.tile_levels(width, height, p.smallest, p.tile_ratio):
             if p.tiles == "auto" and any(person.landmarks.score >= p.sure_score for person in people):
                 break
-            people = different([*people, *self._confirm(image, tiles, from_tile=True)], p.apart, p.inside)
+            (more,) = self._confirm([image], [tiles], from_tile=True)
+            people = different([*people, *more], p.apart, p.inside)
         return people
 
-    def _propose(self, image: NDArray[np.uint8], tile: tuple[float, float, float]) -> decode.Candidates:
-        """The detector's candidates in a square of the image, in px of the image."""
-        x, y, side = tile
-        size = decode.DETECTOR_SIZE
-        matrix = geometry.crop_matrix((x + (side - 1) / 2, y + (side - 1) / 2), (side, side), 0.0, (size, size))
-        out = self._detector(geometry.warp(image, matrix, (size, size), stride=_DETECTOR_STRIDE))
+    def _propose(self, places: Sequence[tuple[NDArray[np.uint8], Tile]]) -> list[decode.Candidates]:
+        """The detector's candidates in squares of images, in px of the image.
+
+        The network sees all of them before anything is made of its answers: it takes all of the processor's caches,
+        and code that runs after it but once starts slowly.
+        """
+        size, seen = decode.DETECTOR_SIZE, []
+        for image, (x, y, side) in places:
+            matrix = geometry.crop_matrix((x + (side - 1) / 2, y + (side - 1) / 2), (side, side), 0.0, (size, size))
+            seen.append((matrix, self._detector(geometry.warp(image, matrix, (size, size), stride=_DETECTOR_STRIDE))))
+        return [self._candidates(*answer) for answer in seen]
+
+    def _candidates(self, matrix: Floats, out: Mapping[tuple[int, ...], NDArray[np.float32]]) -> decode.Candidates:
         raw, logits = out[1, 2254, 12][0], out[1, 2254, 1][0, :, 0]
         found = decode.decode(raw, logits, self._anchors, self.parameters.detector_score)
         found = decode.weighted_suppression(found, self.parameters.suppression)
@@ -177,16 +203,28 @@ class BlazePose:
         )
 
     def _confirm(
-        self, image: NDArray[np.uint8], tiles: Sequence[tuple[float, float, float]], *, from_tile: bool
-    ) -> list[Person]:
-        """Different people whom the detector proposes in the tiles and the landmark network confirms, best first."""
+        self, images: Sequence[NDArray[np.uint8]], tiles: Sequence[Sequence[Tile]], *, from_tile: bool
+    ) -> list[list[Person]]:
+        """Different people whom the detector proposes in the tiles of each image and the landmark network confirms.
+
+        Best first.
+        """
         p = self.parameters
-        found = decode.join([self._propose(image, tile) for tile in tiles])
-        found = found.take(decode.distinct(found.hips, found.radii, found.scores, p.apart))
-        rows = zip(found.hips, found.rims, found.scores.tolist(), strict=True)
-        looks = [self._look(image, *row, from_tile=from_tile) for row in rows]
+        proposed = iter(
+            self._propose([(image, tile) for image, own in zip(images, tiles, strict=True) for tile in own])
+        )
+        asked: list[Region] = []
+        counts = []
+        for image, own in zip(images, tiles, strict=True):
+            found = decode.join([next(proposed) for _ in own])
+            found = found.take(decode.distinct(found.hips, found.radii, found.scores, p.apart))
+            rows = zip(found.hips, found.rims, found.scores.tolist(), strict=True)
+            asked += [Region(image, *row, from_tile) for row in rows]
+            counts.append(len(found))
+        looks = iter(self._look(asked))
+        people = [[person for _ in range(count) if (person := next(looks)) is not None] for count in counts]
         # Two proposals of one person meet in the landmarks, which are finer.
-        return different([person for person in looks if person is not None], p.apart, p.inside)
+        return [different(each, p.apart, p.inside) for each in people]
 
     def _in_boxes(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
         """People in boxes that come from elsewhere (the annotation, say), who are there for certain but not confirmed.
@@ -198,27 +236,35 @@ class BlazePose:
             if not np.isfinite(box).all():
                 continue
             (center,), (size,) = geometry.pad_boxes(box[None], 1.0)
-            first = self._look(image, center, center - np.array([0.0, size.max() / 2]), score)
-            second = first and self._look(image, first.hip, first.rim, score)
+            (first,) = self._look([Region(image, center, center - np.array([0.0, size.max() / 2]), score)])
+            second = first and self._look([Region(image, first.hip, first.rim, score)])[0]
             people += [person for person in (second or first,) if person is not None]
         return people
 
-    def _look(
-        self, image: NDArray[np.uint8], hip: Floats, rim: Floats, score: float, *, from_tile: bool = False
-    ) -> Person | None:
-        """The landmark network's view of a body's circle; None where it sees nobody."""
-        center, side, rotation = decode.region(hip, rim, self.parameters.padding)
-        if side < LEAST_REGION:
-            return None
+    def _look(self, regions: Sequence[Region]) -> list[Person | None]:
+        """The landmark network's view of bodies' circles; None where it sees nobody. As in `_propose`, seen first."""
         size = decode.LANDMARK_SIZE
-        matrix = geometry.crop_matrix(center, (side, side), rotation, (size, size))
-        out = self._landmarker(geometry.warp(image, matrix, (size, size), stride=_LANDMARK_STRIDE))
+        seen: list[tuple[Floats, float, Mapping[tuple[int, ...], NDArray[np.float32]]] | None] = []
+        for region in regions:
+            center, side, rotation = decode.region(region.hip, region.rim, self.parameters.padding)
+            if side < LEAST_REGION:
+                seen.append(None)
+                continue
+            matrix = geometry.crop_matrix(center, (side, side), rotation, (size, size))
+            crop = geometry.warp(region.image, matrix, (size, size), stride=_LANDMARK_STRIDE)
+            seen.append((matrix, rotation, self._landmarker(crop)))
+        return [answer and self._person(region, *answer) for region, answer in zip(regions, seen, strict=True)]
+
+    def _person(
+        self, region: Region, matrix: Floats, rotation: float, out: Mapping[tuple[int, ...], NDArray[np.float32]]
+    ) -> Person | None:
+        size = decode.LANDMARK_SIZE
         landmarks = decode.decode_landmarks(
             out[1, 195][0], out[1, 117][0], float(out[1, 1][0, 0]), out[1, size, size, 1][0, :, :, 0]
         )
         if landmarks.score < self.parameters.landmark_score:
             return None
-        return Person(score * landmarks.score, matrix, rotation, landmarks, from_tile)
+        return Person(region.score * landmarks.score, matrix, rotation, landmarks, region.from_tile)
 
 
 @contextlib.contextmanager
