@@ -85,14 +85,19 @@ def _join(core: int | None, models: ModelSettings) -> None:
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables of the processes that start meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
+    """Environment variables of the processes that start meanwhile, in place of all that a worker of ours would have.
+
+    Dask leaves those of its workers in the process that has started them.
+    """
+    before = {name: os.environ.pop(name, None) for name in {**settings.environment(1), **variables}}
     os.environ |= variables
     try:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _measured(work: Callable[..., Any], share: Any) -> tuple[Any, float]:
@@ -246,14 +251,25 @@ def pool_start(cores: Any, models: ModelSettings) -> None:
     _join(cores.get(), models)
 
 
-def pool_work(share: Share, batch: int = 16) -> tuple[np.ndarray, float]:
-    """One task of multiprocessing.Pool: decode, estimate in batches; features, and the processor time it took."""
+def pool_work(given: tuple[Share, Path], batch: int = 16) -> tuple[np.ndarray, float]:
+    """A task of many frames: decode, estimate in batches as a run does, write; the features, and its processor time."""
     cpu, rows = time.process_time(), []
+    share, output = given
     frames = images(share)
     for start in range(0, len(frames), batch):
         part = frames[start : start + batch]
         rows += [r.values[0] for r in estimate_batch(part, [None] * len(part), _here["models"], SETTINGS)]
+    np.savez(output, features=np.array(rows))
     return np.array(rows), time.process_time() - cpu
+
+
+def pool_image(given: tuple[Path, Camera, Media, int]) -> tuple[np.ndarray, float]:
+    """A plain task of multiprocessing.Pool, one image; its features, and the processor time it took."""
+    cpu = time.process_time()
+    root, camera, media, number = given
+    frames = images((root, camera, [(media, number)]))
+    (found,) = estimate_batch(frames, [None], _here["models"], SETTINGS)
+    return found.values[0], time.process_time() - cpu
 
 
 class RayPredictor:

@@ -42,6 +42,7 @@ from schemas.camera import Camera
 
 LIMIT, ALONE, LOOP, BATCH = 0.93, 1.8, 1.5, 1.2  # the goals
 FEW = 8  # one frame in so many
+CHUNK = 16  # images that a process of the plain pool takes at a time
 
 
 class Workers:
@@ -76,6 +77,11 @@ def camera_of(material: Material) -> Camera:
         camera = annotation.camera_of(ds)
     assert camera is not None
     return camera
+
+
+def image_paths(material: Material) -> list[Path]:
+    """The JPEGs, in order."""
+    return [m.image_path(material.root("jpeg"), i) for m in material.media("jpeg") for i in range(material.frames)]
 
 
 def features_of(job: Job) -> np.ndarray:
@@ -156,14 +162,12 @@ def limit_and_estimate(
     return works, jobs
 
 
-def others(
-    material: Material, stack: ExitStack, found: dict[str, np.ndarray], results: Results
-) -> dict[str, Callable[[], object]]:
+def others(material: Material, stack: ExitStack, found: dict[str, np.ndarray]) -> dict[str, Callable[[], object]]:
     """What people write instead, with the embedded networks, by name; what they find goes into `found`."""
     camera, mine = camera_of(material), cores()[:2]
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     works: dict[str, Callable[[], object]] = {}
-    paths = [m.image_path(material.root("jpeg"), i) for m in material.media("jpeg") for i in range(material.frames)]
+    paths = image_paths(material)
     # The script has both cores, and its libraries as many threads as they like.
     free = Crew([None], ModelSettings(), variables={})
     stack.callback(free.close)
@@ -185,22 +189,41 @@ def others(
 
     def pooled() -> Sample:
         begun = time.perf_counter()
-        tasks = [(material.root("jpeg"), camera, part) for part in shares(material, "jpeg", 2 * len(mine))]
+        parts = shares(material, "jpeg", 2 * len(mine))
+        tasks = [((material.root("jpeg"), camera, part), folder / f"{n}.npz") for n, part in enumerate(parts)]
         done = list(pool.imap(contenders.pool_work, tasks))
-        found["multiprocessing.Pool"] = np.concatenate([rows for rows, _ in done])
+        found["a pool of batches"] = np.concatenate([rows for rows, _ in done])
+        return Sample(time.perf_counter() - begun, sum(cpu for _, cpu in done))
+
+    def plainly_pooled() -> Sample:
+        begun = time.perf_counter()
+        root = material.root("jpeg")
+        tasks = [(root, camera, media, i) for media in material.media("jpeg") for i in range(material.frames)]
+        done = list(pool.imap(contenders.pool_image, tasks, chunksize=CHUNK))
+        found["multiprocessing.Pool"] = np.array([row for row, _ in done])
         np.savez(folder / "pool.npz", features=found["multiprocessing.Pool"])
         return Sample(time.perf_counter() - begun, sum(cpu for _, cpu in done))
 
-    works["pool"] = pooled
-    with contenders.environment(contenders.one_thread_each()):
-        ray = stack.enter_context(ray_data(camera, found))
-    if ray is None:
-        results.note("Ray Data is not installed here (pip install ray), and was left out.")
-    else:
-        # Its actors start anew each time: what a few frames take is taken off.
-        works["ray, few"] = functools.partial(ray, paths[: len(paths) // FEW])
-        works["ray"] = functools.partial(ray, paths)
+    works["pool"], works["pool of batches"] = plainly_pooled, pooled
     return works
+
+
+def against_ray(
+    material: Material, ours: Callable[[], object], rounds: int, found: dict[str, np.ndarray], results: Results
+) -> None:
+    """Estimate against Ray Data, in rounds of their own: its daemons would slow down everything else."""
+    paths = image_paths(material)
+    with contenders.environment(contenders.one_thread_each()), ray_data(camera_of(material), found) as ray:
+        if ray is None:
+            results.note("Ray Data is not installed here (pip install ray), and was left out.")
+            return
+        # Its actors start anew each time: what a few frames take is taken off.
+        few = functools.partial(ray, paths[: len(paths) // FEW])
+        runs = interleaved({"ray, few": few, "ray": functools.partial(ray, paths), "ours": ours}, rounds)
+    both = zip(runs["ray"], runs["ray, few"], runs["ours"], strict=True)
+    steady = [(a.wall - b.wall) / (1 - 1 / FEW) / c.wall for a, b, c in both]
+    results.add("estimate against Ray Data, its start left out", float(np.median(steady)), "x", at_least=BATCH)
+    results.add("the same, with its start", ratio(runs, "ray", "ours"), "x")
 
 
 def report_limit(results: Results, runs: dict[str, list[Sample]], frames: int) -> None:
@@ -219,22 +242,17 @@ def report_limit(results: Results, runs: dict[str, list[Sample]], frames: int) -
         each = ratio(runs, f"{kind} 1", f"{kind} 2", "cpu")
         results.add(f"two workers against one, {kind}, if cores were idle", 2 * each, "x", at_least=ALONE)
     for name in runs:
-        if not name.startswith("ray"):
-            results.add(f"processor time a frame: {name}", 1e3 * median(runs, name, "cpu") / frames, "ms")
+        results.add(f"processor time a frame: {name}", 1e3 * median(runs, name, "cpu") / frames, "ms")
 
 
 def report_others(results: Results, runs: dict[str, list[Sample]]) -> None:
     """Estimate, two workers on JPEG, against what people write instead."""
     results.add("estimate against a plain loop", ratio(runs, "loop", "jpeg 2"), "x", at_least=LOOP)
     results.add("processor time of a plain loop over estimate's", ratio(runs, "loop", "jpeg 2", "cpu"), "x")
-    if "ray" in runs:
-        both = zip(runs["ray"], runs["ray, few"], runs["jpeg 2"], strict=True)
-        steady = [(a.wall - b.wall) / (1 - 1 / FEW) / c.wall for a, b, c in both]
-        results.add("estimate against Ray Data, its start left out", float(np.median(steady)), "x", at_least=BATCH)
-        results.add("the same, with its start", ratio(runs, "ray", "jpeg 2"), "x")
     for clock, word in (("wall", ""), ("cpu", ", processor time")):
-        times = ratio(runs, "pool", "jpeg 2", clock)
-        results.add(f"estimate against multiprocessing.Pool{word}", times, "x", at_least=1)
+        for pool, name in (("pool", "multiprocessing.Pool"), ("pool of batches", "a pool of our own batches")):
+            times = ratio(runs, pool, "jpeg 2", clock)
+            results.add(f"estimate against {name}{word}", times, "x", at_least=1)
 
 
 def compare(results: Results, found: dict[str, np.ndarray], own: np.ndarray) -> None:
@@ -256,7 +274,7 @@ def main() -> None:
     found: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
         works, jobs = limit_and_estimate(material, ModelSettings(), stack)
-        works |= others(material, stack, found, results)
+        works |= others(material, stack, found)
         if options.only:
             works = {name: work for name, work in works.items() if name in options.only}
         runs = interleaved(works, options.rounds)
@@ -267,6 +285,7 @@ def main() -> None:
             return
         report_limit(results, runs, 2 * options.frames)
         report_others(results, runs)
+        against_ray(material, works["jpeg 2"], options.rounds, found, results)
         compare(results, found, features_of(jobs["jpeg"]))
     results.finish()
 
