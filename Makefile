@@ -36,6 +36,9 @@ test: $(STAMP)
 
 # The last four come without what they ask for: OpenCV's desktop build, and packages that would have to be compiled.
 $(OPENMMLAB)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; \
+		sys.exit(0 if found in ((3, 11), (3, 12)) else "mmdet and mmpose are for Python 3.11 and 3.12. " \
+		f"Found: {found[0]}.{found[1]}. Name another: make openmmlab PYTHON=python3.12")'
 	$(PYTHON) -m venv $(OPENMMLAB)
 	$(OPENMMLAB)/bin/python -m pip install --quiet --upgrade pip
 	$(OPENMMLAB)/bin/python -m pip install --quiet $(TORCH) --editable '.[dev,zarr,openmmlab]'

@@ -97,7 +97,8 @@ class Camera:
         for _ in range(iterations if self.distortion != "none" else 0):
             step = target - self.distort(plane)
             plane += step
-            if not (np.abs(step) > 1e-13).any():  # far below a millionth of a pixel; NaN doesn't get better either
+            # What is left after a step is a tenth of it: a ten-millionth of a pixel. NaN doesn't get better either.
+            if not (np.abs(step) > 1e-9).any():
                 break
         return plane
 

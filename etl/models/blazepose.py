@@ -51,7 +51,7 @@ _LANDMARK_STRIDE: Final = 1.5
 _HEAT_MAPS: Final = (1, 64, 64, 39)  # the landmarks' own; they are read from them inside the network
 
 # Raised whenever this code gives other values for the same networks and parameters.
-IMPLEMENTATION: Final = 2
+IMPLEMENTATION: Final = 3
 
 
 def build(options: Mapping[str, Any], cache: Path | None = None) -> BlazePose:
