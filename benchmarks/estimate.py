@@ -238,6 +238,8 @@ def report_limit(results: Results, runs: dict[str, list[Sample]], frames: int) -
                 f"estimate of {kind} against networks + decoding{word}", float(np.median(seconds)), at_least=LIMIT
             )
     for kind in KINDS:
+        if f"{kind} 1" not in runs:
+            continue
         results.add(f"two workers against one, {kind}", ratio(runs, f"{kind} 1", f"{kind} 2"), "x", at_least=ALONE)
         each = ratio(runs, f"{kind} 1", f"{kind} 2", "cpu")
         results.add(f"two workers against one, {kind}, if cores were idle", 2 * each, "x", at_least=ALONE)
