@@ -1,6 +1,6 @@
 """Where the processor time of a plain loop and of an estimate worker goes, by py-spy.
 
-    python -m benchmarks.profile [--frames 256] [--rate 200] [--top 12]
+    python -m benchmarks.profile [--frames 64] [--rate 200] [--top 12]
 
 Each runs pinned to one core while py-spy looks `rate` times a second, native frames included; a look counts for the
 first of PARTS that the stack passes through, from the innermost frame out. What belongs to none is "other". On the CPU,
@@ -101,7 +101,7 @@ def profile(name: str, frames: int, rate: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=256, help="of each of two sequences")
+    parser.add_argument("--frames", type=int, default=64, help="of each of two sequences")
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--top", type=int, default=12)
     parser.add_argument("--only", choices=WORKS, help=argparse.SUPPRESS)
