@@ -169,7 +169,7 @@ def machine() -> dict[str, Any]:
     if info.exists():
         lines = (line.partition(":") for line in info.read_text().splitlines())
         model = next((value.strip() for key, _, value in lines if key.strip() == "model name"), model)
-    return {"processor": model, "cores": len(cores()), "python": platform.python_version()}
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def cores() -> list[int]:
