@@ -91,6 +91,6 @@ def test_from_the_login_node_to_results(blocks: list[Block], make: Callable[...,
     assert watching is not None
     seen, _ = watching.communicate(timeout=60)
     assert watching.returncode == 0
-    assert "running 2" in seen
+    assert "workers      2" in seen
     same_arrays(run.workspace, reference)
     assert {"h36m_xycd_train.npz", "h36m_xycd_val.npz"} <= {p.name for p in (run.workspace / "training").iterdir()}
