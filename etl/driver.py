@@ -55,6 +55,7 @@ class Driver:
         self._given = given is not None
         self._stack = contextlib.ExitStack()
         self._workers = contextlib.ExitStack()  # the client, and the cluster if it was started here
+        self._past: dict[str, Any] = {}  # what is still to be told of a cluster that was let go
         self._folder = config.workspace.resolve() / RUN_FOLDER
         self._controller = Controller(self._folder)
         self._interrupts = Interrupts(
@@ -80,7 +81,10 @@ class Driver:
 
     def dismiss(self) -> None:
         """Let the workers go that were started here: whoever only merges keeps no GPU from others. See `client`."""
-        if not self._given:
+        if not self._given and self.cluster is not None:
+            told = self.workers()
+            self._past = {name: told[name] for name in ("kind", "replaced", "problems") if name in told}
+            self._past |= {"workers": 0, "wanted": 0}
             self._close_workers()
             self.cluster = None
 
@@ -224,8 +228,8 @@ class Driver:
             raise Stopped
 
     def workers(self) -> dict[str, Any]:
-        """`cluster.workers_summary` of the cluster, if there is one."""
-        return cluster.workers_summary(self.cluster) if self.cluster is not None else {}
+        """`cluster.workers_summary` of the cluster; of one that was let go, that it is, and what went wrong."""
+        return cluster.workers_summary(self.cluster) if self.cluster is not None else self._past
 
 
 class Heeding:

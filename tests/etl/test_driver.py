@@ -177,11 +177,14 @@ def test_workers_go_before_merge_and_come_back_for_more(
     log: list[str] = []
     monkeypatch.setattr("distributed.Client", CountedClient)
     monkeypatch.setattr(cluster, "start", lambda *_, **__: CountedCluster(log))
-    monkeypatch.setattr(cluster, "workers_summary", lambda _: {"dashboard": ""})
+    summary = {"dashboard": "", "workers": 2, "wanted": 2, "problems": [[0, "job 7 is gone"]]}
+    monkeypatch.setattr(cluster, "workers_summary", lambda _: summary)
     with Driver(config, Notes(log), CountedCluster(log) if given else None) as driver:
         assert driver.client(4) is driver.client(4)
         driver.dismiss()
         driver.dismiss()
+        assert driver.workers()["problems"] == summary["problems"]
+        assert driver.workers()["workers"] == (2 if given else 0)
         driver.client(4)
     one = ["cluster up", "client up", "client down", "cluster down", "GPU-hours: 0.50 in 1 jobs (17 0.50)"]
     assert log == (["client up", "client down", one[-1]] if given else 2 * one)
