@@ -4,8 +4,8 @@
 
 17 joints, maps of 1000x1000 px, confidences uniform in 0.4-1; a torso of 100 px as people of Human3.6M have it, with
 radii of 4-19 px, and one of 200 px (8-30 px). Frames are described in batches of 16, as estimate does, each with a map
-of its own. The loop visits every joint and every pixel of the square around it; its results are compared too. Processor
-time.
+of its own, with workers' settings of memory. The loop visits every joint and every pixel of the square around it; its
+results are compared too. Processor time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.harness import Results, cores, interleaved, median, ratio
+from benchmarks.harness import Results, cores, interleaved, like_a_worker, median, ratio
 from etl.config import DescriptorConfig
 from etl.models.base import ArrayDepth
 from etl.stages.descriptor import describe_frames
@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
+    like_a_worker()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cores()[0]})
     results = Results("descriptor")

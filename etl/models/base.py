@@ -219,7 +219,8 @@ class ArrayDepth:
 
     def at(self, pixels: NDArray[np.intp]) -> Floats:
         """See `DepthField.at`."""
-        return self.values.reshape(-1).take(pixels)
+        # "wrap" wraps nothing of what lies inside, and takes three quarters of the time of a check.
+        return self.values.reshape(-1).take(pixels, mode="wrap")
 
     def to_array(self) -> Floats:
         """The map itself."""

@@ -29,16 +29,30 @@ class _Discs(NamedTuple):
 
 
 @lru_cache(maxsize=2048)
-def _disc(reach: int, width: int) -> tuple[Indices, int, Indices, Indices]:
-    """Pixels whose squared distance from the centre is at most `reach`, in a map `width` wide.
-
-    Steps from the centre in the flattened map, how many there are, and the same steps as dx and dy.
-    """
+def _disc(reach: int) -> tuple[Indices, Indices]:
+    """Steps dx and dy from the centre to the pixels whose squared distance from it is at most `reach`."""
     half = math.isqrt(reach)
     steps = np.arange(-half, half + 1)
     dy, dx = np.nonzero(steps[:, None] ** 2 + steps**2 <= reach)
-    dx, dy = dx - half, dy - half
-    return dy * width + dx, len(dx), dx, dy
+    return dx - half, dy - half
+
+
+class _Steps(dict[int, Indices]):
+    """By `reach`, the steps from a disc's centre to its pixels in a flattened map `width` wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+
+    def __missing__(self, reach: int) -> Indices:
+        dx, dy = _disc(reach)
+        self[reach] = steps = dy * self._width + dx
+        return steps
+
+
+@lru_cache(maxsize=16)
+def _steps(width: int) -> _Steps:
+    return _Steps(width)
 
 
 def extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: NDArray[np.float64]) -> Floats:
@@ -69,11 +83,11 @@ def extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: ND
         values[begin:end] = depth.at(discs.pixels[begin:end])
     found = np.empty((3, len(discs.starts)), np.float32)
     found[0] = values[discs.middles]
-    finite = np.isfinite(values)
-    if finite.all():
-        np.minimum.reduceat(values, discs.starts, out=found[1])
-        np.maximum.reduceat(values, discs.starts, out=found[2])
+    np.minimum.reduceat(values, discs.starts, out=found[1])
+    np.maximum.reduceat(values, discs.starts, out=found[2])
+    if np.isfinite(found).all():  # then all values are: NaN among them would show in both, and infinity in one
         return found
+    finite = np.isfinite(values)
     np.minimum.reduceat(np.where(finite, values, np.float32(np.inf)), discs.starts, out=found[1])
     np.maximum.reduceat(np.where(finite, values, np.float32(-np.inf)), discs.starts, out=found[2])
     found[:, np.isinf(found[1])] = np.nan
@@ -94,21 +108,23 @@ def _discs(centers: NDArray[np.int64], radii: NDArray[np.float64], shapes: NDArr
     """Discs around `centers` (P, J, 2), without what lies outside the images of `shapes` (P, 2)."""
     joints = radii.shape[1]
     # Distances between pixel centres are whole when squared, so the radius's square can be floored.
-    reaches = (radii * radii).astype(np.int64).reshape(-1).tolist()
-    widths = np.repeat(shapes[:, 1], joints)
-    found = [_disc(reach, width) for reach, width in zip(reaches, widths.tolist(), strict=True)]
-    parts = [disc[0] for disc in found]
-    sizes = np.array([disc[1] for disc in found], np.intp)
+    reaches = (radii * radii).astype(np.int64).tolist()
+    parts = []
+    for width, own in zip(shapes[:, 1].tolist(), reaches, strict=True):
+        steps = _steps(width)
+        parts += [steps[reach] for reach in own]
+    sizes = np.fromiter(map(len, parts), np.intp, len(parts))
     middles = sizes // 2  # a disc is symmetric about its centre
-    half, last = radii[..., None], shapes[:, None, ::-1] - 1
-    for row in np.flatnonzero(((centers < half) | (centers + half > last)).any(-1)).tolist():
-        _, _, dx, dy = found[row]
+    last = shapes[:, None, ::-1] - 1
+    space = np.minimum(centers, last - centers).min(axis=-1)  # to the nearest edge
+    for row in np.flatnonzero(space < radii).tolist():
+        dx, dy = _disc(reaches[row // joints][row % joints])
         (x, y), (right, bottom) = centers.reshape(-1, 2)[row], last[row // joints, 0]
         inside = (x + dx >= 0) & (x + dx <= right) & (y + dy >= 0) & (y + dy <= bottom)
         middles[row] = inside[: middles[row]].sum()
         parts[row] = parts[row][inside]
         sizes[row] = len(parts[row])
     pixels = np.concatenate(parts)
-    pixels += np.repeat(centers[..., 1].reshape(-1) * widths + centers[..., 0].reshape(-1), sizes)
+    pixels += np.repeat(centers[..., 1] * shapes[:, 1:] + centers[..., 0], sizes)
     starts = np.cumsum(sizes) - sizes
     return _Discs(pixels, starts, sizes, starts + middles)
