@@ -32,7 +32,7 @@ from schemas.keys import SequenceKey
 POSE, DEPTH, SEQUENCE, PARTITION = 1024, 256, 2_500, 512
 ROW_BYTES = 17 * 2 * (POSE + DEPTH) + 1_500
 MEMORY, GROWTH, DISK = 1.0, 50.0, 0.3  # the goals: GB, MB between the sizes' peaks, share of the disk's own speed
-BLOCK = 8 * 2**20
+BLOCK = np.random.default_rng(0).bytes(8 * 2**20)
 ROUNDS = 3
 
 
@@ -74,10 +74,9 @@ def simulate(folder: Path, frames: int) -> list[SequenceFiles]:
 
 def write_plainly(size: int, output: Path) -> None:
     """Write and sync `size` bytes: what the disk gives."""
-    block = np.random.default_rng(0).bytes(BLOCK)
     with output.open("wb", buffering=0) as file:
-        for start in range(0, size, BLOCK):
-            file.write(block[: min(BLOCK, size - start)])
+        for start in range(0, size, len(BLOCK)):
+            file.write(memoryview(BLOCK)[: size - start])
         os.fsync(file.fileno())
 
 

@@ -1,6 +1,6 @@
 """Merge against what scripts do: read one npz a frame, stack, np.savez; and against the disk's own sequential writing.
 
-    python -m benchmarks.npz [--frames 4000] [--rounds 5] [--folder DIR]
+    python -m benchmarks.npz [--frames 8000] [--rounds 5] [--folder DIR]
 
 With embeddings of RTMPose-l's and ViT-L's widths. Files were just written, so both read from memory; what each writes
 is synced to the disk.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from benchmarks.harness import Results, interleaved, median, ratio
+from benchmarks.harness import Results, Sample, interleaved, median, ratio, timed
 from benchmarks.merge import simulate, write_plainly
 from etl.stages.merge import SequenceFiles, merge
 from schemas.features import decode_float16
@@ -66,7 +66,7 @@ def merge_npz(paths: list[Path], output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=4000)
+    parser.add_argument("--frames", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to write; the default is a temporary folder")
     options = parser.parse_args()
@@ -82,10 +82,10 @@ def main() -> None:
         def ours() -> None:
             merge(pairs, output, format="npz", workers=1)
 
-        def fresh(work: Callable[[Path], None]) -> Callable[[], None]:
-            def run() -> None:
-                output.unlink(missing_ok=True)
-                work(output)
+        def fresh(work: Callable[[Path], None]) -> Callable[[], Sample]:
+            def run() -> Sample:
+                output.unlink(missing_ok=True)  # which takes a while, and isn't anybody's work
+                return timed(lambda: work(output))
 
             return run
 

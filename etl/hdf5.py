@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from xarray.backends.locks import HDF5_LOCK
 
 # What h5py, netCDF4 and xarray raise of a damaged file, by where the damage is.
@@ -21,10 +21,11 @@ DAMAGE: Final = (OSError, ValueError, KeyError, RuntimeError, AttributeError)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def opened(path: Path, *, set_aside: bool = True) -> Iterator[h5py.File]:
     """A file of a workspace, for reading; one at a time.
 
-    A feature file that was set aside since it was found is read where it is now: what it says was true then.
+    A feature file that was set aside since it was found is read where it is now, if that is wanted: what it says was
+    true then.
 
     Raises
     ------
@@ -37,13 +38,17 @@ def opened(path: Path) -> Iterator[h5py.File]:
         try:
             file = h5py.File(path, "r", locking=False)
         except FileNotFoundError:
+            if not set_aside:
+                raise
             file = h5py.File(path.with_suffix(".superseded"), "r", locking=False)
         with file:
             yield file
 
 
-def read_array(file: h5py.File, name: str) -> NDArray[Any]:
-    """A whole array of numbers, by HDF5's own calls: h5py's `file[name][()]` takes three times as long for small ones.
+def read_array(file: h5py.File, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+    """An array of numbers, or consecutive rows of it, by HDF5's own calls.
+
+    h5py's `file[name][()]` takes three times as long for small ones.
 
     Raises
     ------
@@ -51,9 +56,22 @@ def read_array(file: h5py.File, name: str) -> NDArray[Any]:
         When it isn't there.
     """
     dataset = h5py.h5d.open(file.id, name.encode())
-    values = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    start, stop, _ = rows.indices(dataset.shape[0])
+    values = np.empty((max(stop - start, 0), *dataset.shape[1:]), dataset.dtype)
+    if len(values) == dataset.shape[0]:
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    elif values.size:
+        chosen = dataset.get_space()
+        chosen.select_hyperslab((start, *[0] * (values.ndim - 1)), values.shape)
+        dataset.read(h5py.h5s.create_simple(values.shape), chosen, values)
     return values
+
+
+def place_of(file: h5py.File, name: str, dtype: DTypeLike) -> int | None:
+    """Offset in the file of an array's first byte; None where it isn't of the dtype, in pieces, or compressed."""
+    dataset = h5py.h5d.open(file.id, name.encode())
+    place: int | None = dataset.get_offset()
+    return place if dataset.dtype == np.dtype(dtype) else None
 
 
 def text_of(value: Any) -> str:

@@ -18,8 +18,9 @@ import numpy as np
 
 from etl.alignment import SPACE, TIME, Finding, judge_sequence
 from etl.errors import MergeError
+from etl.hdf5 import read_array
 from etl.hypotheses import Hypothesis
-from etl.stages.join import SequenceFiles, match, opened, rows_of
+from etl.stages.join import SequenceFiles, key_of, match, names_of, opened, rows_of
 from etl.timing import Estimate, pooled
 from etl.track import Track, relative_errors, rows_to_judge
 from etl.workspace import write_atomically
@@ -172,18 +173,18 @@ def read_track(files: SequenceFiles) -> Track:
     """
     with opened(files.annotation, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
         rows = rows_of(ds)
-        usable = np.asarray(ds["valid_annotation"][:], bool)
-        annotated = np.asarray(ds["keypoints_2d"][:], np.float64)
-        true_depth = np.asarray(ds["keypoints_3d"][..., 2], np.float64)
+        usable = read_array(ds, "valid_annotation").astype(bool)
+        annotated = read_array(ds, "keypoints_2d").astype(np.float64)
+        true_depth = read_array(ds, "keypoints_3d")[..., 2].astype(np.float64)
     annotated[~usable] = np.nan
     detected = np.full(annotated.shape, np.nan)
     depth = np.full(true_depth.shape, np.nan)
     for path in files.features:
         with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
             target = match(rows, rows_of(ds)).target
-            good = (target >= 0) & (np.asarray(ds["status"][:]) == Status.OK)
-            values = np.asarray(ds["features"][:], np.float64)[good]
-            names = [str(name) for name in ds["feature"][:]]
+            good = (target >= 0) & (read_array(ds, "status") == Status.OK)
+            values = read_array(ds, "features").astype(np.float64)[good]
+            names = names_of(ds)
             detected[target[good]] = values[..., [names.index("x"), names.index("y")]]
             depth[target[good]] = values[..., names.index("depth")]
     return Track(rows[:, 1], rows[:, 0], annotated, detected, true_depth, depth)
@@ -191,9 +192,7 @@ def read_track(files: SequenceFiles) -> Track:
 
 def _key_of(path: Path) -> SequenceKey:
     with opened(path, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
-        names = ("dataset", "subject", "action", "subaction", "camera")
-        dataset, subject, action, subaction, camera = (ds.getncattr(name) for name in names)
-    return SequenceKey(str(dataset), str(subject), str(action), int(subaction), str(camera))
+        return key_of(ds)
 
 
 def faulty(verdicts: Sequence[Verdict]) -> list[Verdict]:

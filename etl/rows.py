@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.stages.join import match, opened, rows_of
+from etl.hdf5 import read_array
+from etl.stages.join import match, names_of, opened, rows_of
 from schemas import annotation, features
 from schemas.features import Status
 
@@ -95,9 +96,8 @@ def read_rows(annotated: Path, path: Path, sequence: int = 0, step: int = 1) -> 
     """
     with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
         index = rows_of(ds)[::step]
-        names = [str(name) for name in ds["feature"][:]]
-        values = np.asarray(ds["features"][::step], np.float32)
-        status, box = np.asarray(ds["status"][::step]), np.asarray(ds["bbox"][::step])
+        names = names_of(ds)
+        values, status, box = (read_array(ds, name)[::step] for name in ("features", "status", "bbox"))
     columns = {name: values[..., names.index(name)] for name in features.BASIC_FEATURES}
     true_xy, true_depth = _truth(annotated, index)
     return Rows(
@@ -121,10 +121,10 @@ def _truth(path: Path, index: NDArray[np.int64]) -> tuple[Floats, Floats]:
     xy = np.full((len(index), 17, 2), np.nan, np.float32)
     depth = np.full((len(index), 17), np.nan, np.float32)
     with opened(path, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
-        if "keypoints_2d" in ds.variables:
+        if "keypoints_2d" in ds:
             target = match(rows_of(ds), index).target
             good = target >= 0
-            good[good] = np.asarray(ds["valid_annotation"][:], bool)[target[good]]
-            xy[good] = np.asarray(ds["keypoints_2d"][:], np.float32)[target[good]]
-            depth[good] = np.asarray(ds["keypoints_3d"][..., 2], np.float32)[target[good]]
+            good[good] = read_array(ds, "valid_annotation").astype(bool)[target[good]]
+            xy[good] = read_array(ds, "keypoints_2d")[target[good]]
+            depth[good] = read_array(ds, "keypoints_3d")[target[good], :, 2]
     return xy, depth

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import netCDF4
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from etl import hdf5
 from etl.errors import MergeError
+from etl.hdf5 import number_of, read_array, text_of
 from schemas import annotation, features
 from schemas.keys import SequenceKey
 
@@ -153,19 +155,20 @@ def inspect(files: SequenceFiles) -> Inspected:
         When a file can't be read or is of another schema.
     """
     with opened(files.annotation, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
-        key = _key_of(ds)
+        key = key_of(ds)
         annotated = rows_of(ds)
-        template = str(ds.getncattr("imgname"))
-        longest = max((len(name) for name in image_names(template, annotated)), default=1)
-        text = {"imgname": longest, "subject": len(key.subject), "action": len(key.action), "camera": len(key.camera)}
-        truth = "keypoints_2d" in ds.variables
+        # A greater number has as many digits, or more.
+        (longest,) = image_names(text_of(ds.attrs["imgname"]), annotated.max(axis=0, initial=0, keepdims=True))
+        text = {n: len(t) for n, t in (("subject", key.subject), ("action", key.action), ("camera", key.camera))}
+        text["imgname"] = len(longest)
+        truth = "keypoints_2d" in ds
     contents: Contents | None = None
     grids: set[tuple[str, int, int]] = set()
     found, problem = [np.empty((0, 2), np.int64)], ""
     for path in files.features:
         with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
-            if _key_of(ds) != key:
-                problem = problem or f"{path.name} is of {_key_of(ds)}"
+            if key_of(ds) != key:
+                problem = problem or f"{path.name} is of {key_of(ds)}"
             theirs = contents_of(ds)
             if contents is not None and theirs != contents:
                 problem = problem or difference(contents, theirs)
@@ -256,10 +259,8 @@ def _listed(texts: list[str]) -> str:
 
 
 @contextmanager
-def opened(path: Path, schema: str, stage: str) -> Iterator[netCDF4.Dataset]:
-    """A NetCDF file, without netCDF4's masking and scaling; refused if it isn't of the schema.
-
-    netCDF4 itself rather than xarray: opening is ten times as fast, and a merge opens thousands of files.
+def opened(path: Path, schema: str, stage: str) -> Iterator[h5py.File]:
+    """A NetCDF file as HDF5; refused if it isn't of the schema.
 
     Raises
     ------
@@ -268,39 +269,34 @@ def opened(path: Path, schema: str, stage: str) -> Iterator[netCDF4.Dataset]:
     """
     mend = f"Run `xycd {stage}` again; add --verify if the file is damaged."
     try:
-        ds = netCDF4.Dataset(path)
-    except (OSError, RuntimeError) as error:
-        raise MergeError("Files that are merged can be read.", f"{path}: {error}", mend) from error
-    with ds:
-        ds.set_auto_maskandscale(False)
-        ds.set_always_mask(False)
-        found = ds.getncattr("schema") if "schema" in ds.ncattrs() else "none"
-        if found != schema:
-            raise MergeError(f"{path.name} has the schema {schema!r}.", f"{found!r} in {path}", mend)
-        try:
+        with hdf5.opened(path, set_aside=False) as ds:
+            found = text_of(ds.attrs.get("schema", "none"))
+            if found != schema:
+                raise MergeError(f"{path.name} has the schema {schema!r}.", f"{found!r} in {path}", mend)
             yield ds
-        except RuntimeError as error:  # netCDF4's, for what HDF5 can't read
-            raise MergeError("Files that are merged can be read.", f"{path}: {error}", mend) from error
+    except (OSError, RuntimeError, KeyError) as error:  # h5py's, for what HDF5 can't read
+        raise MergeError("Files that are merged can be read.", f"{path}: {error}", mend) from error
 
 
-def rows_of(ds: netCDF4.Dataset) -> Ints:
+def rows_of(ds: h5py.File) -> Ints:
     """Person and frame number (N, 2) of every row."""
-    return np.stack([np.asarray(ds[name][:], np.int64) for name in ("person", "frame_number")], axis=1)
+    return np.stack([read_array(ds, name).astype(np.int64) for name in ("person", "frame_number")], axis=1)
 
 
-def contents_of(ds: netCDF4.Dataset) -> Contents:
+def names_of(ds: h5py.File) -> tuple[str, ...]:
+    """Names of a feature file's features, in order."""
+    return tuple(ds["feature"].asstr()[()])
+
+
+def contents_of(ds: h5py.File) -> Contents:
     """What a feature file holds."""
-    widths = [
-        ds[name].shape[-1] if name in ds.variables else 0 for name in ("pose_embedding", "depth_embedding")
-    ]  # fmt: skip
-    names = tuple(str(name) for name in ds["feature"][:])
-    stage = ds.getncattr("stage") if "stage" in ds.ncattrs() else ""
-    return Contents(names, widths[0], widths[1], str(stage))
+    pose, depth = (ds[name].shape[-1] if name in ds else 0 for name in ("pose_embedding", "depth_embedding"))
+    return Contents(names_of(ds), pose, depth, text_of(ds.attrs.get("stage", "")))
 
 
-def grids_of(ds: netCDF4.Dataset) -> set[tuple[str, int, int]]:
+def grids_of(ds: h5py.File) -> set[tuple[str, int, int]]:
     """Network, columns and rows of the maps that a feature file's embeddings were read from."""
-    told = json.loads(ds.getncattr("embedding_grids")) if "embedding_grids" in ds.ncattrs() else {}
+    told = json.loads(text_of(ds.attrs.get("embedding_grids", "{}")))
     return {(network, columns, rows) for network, sizes in told.items() for columns, rows in sizes}
 
 
@@ -309,6 +305,7 @@ def image_names(template: str, rows: Ints) -> list[str]:
     return [template.format(number=frame + 1, frame=frame, person=person) for person, frame in rows.tolist()]
 
 
-def _key_of(ds: netCDF4.Dataset) -> SequenceKey:
-    dataset, subject, action, camera = (str(ds.getncattr(n)) for n in ("dataset", "subject", "action", "camera"))
-    return SequenceKey(dataset, subject, action, int(ds.getncattr("subaction")), camera)
+def key_of(ds: h5py.File) -> SequenceKey:
+    """The sequence that a file is of."""
+    dataset, subject, action, camera = (text_of(ds.attrs[n]) for n in ("dataset", "subject", "action", "camera"))
+    return SequenceKey(dataset, subject, action, int(number_of(ds.attrs["subaction"])), camera)

@@ -29,7 +29,7 @@ from etl.stages.zip64 import combine_crc, directory_entry, end_records, local_he
 Shapes = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
 PARTIAL, OLD = ".partial", ".old"  # endings of what is being written, and of what it is about to replace
-_FLUSH: Final = 128 * 2**20  # bytes after which the disk is told to begin
+_FLUSH: Final = 32 * 2**20  # bytes after which the disk is told to begin
 
 
 class ArrayWriter(ABC):

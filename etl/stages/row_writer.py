@@ -6,7 +6,7 @@ import errno
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from etl.errors import WorkspaceError
 Array = NDArray[Any]
 
 _BEHIND: Final = 16  # arrays; of a feature file's rows there are about as many
+_THREADS: Final = 2  # one can read and sum up what comes next while another waits for the system's memory
+_PIECE: Final = 2**20  # bytes copied at once, so that they are in a cache when they are summed up and written
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Block:
 class RowWriter:
     """Writes rows of arrays that have been laid out; each process opens its own.
 
-    Rows can be written behind (`write_behind`), in a thread: checksums and copies into the system's memory take as long
-    as reading the next rows does, and neither holds Python's lock.
+    Rows can be written behind (`write_behind`, `copy_behind`), in threads: checksums and copies into the system's
+    memory take as long as reading the next rows does, and neither holds Python's lock.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ class RowWriter:
     def __init__(self, members: Mapping[str, Member]) -> None:
         self._members = dict(members)
         self._files: dict[Path, int] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[Block]] = deque()
         self._done: list[Block] = []
 
@@ -89,8 +91,16 @@ class RowWriter:
 
         Errors of arrays written behind are raised by later calls, at the latest by `blocks`.
         """
-        self._thread = self._thread or ThreadPoolExecutor(1, "write-behind")
-        self._waiting.append(self._thread.submit(self.write, key, start, values))
+        self._behind(self.write, key, start, values)
+
+    def copy_behind(self, key: str, start: int, count: int, source: Path, offset: int) -> None:
+        """`copy`, in a thread; see `write_behind`."""
+        self._behind(self.copy, key, start, count, source, offset)
+
+    def _behind(self, work: Callable[..., Block], key: str, *what: Any) -> None:
+        self._opened(self._members[key].file)  # here, since threads would open it twice
+        self._threads = self._threads or ThreadPoolExecutor(_THREADS, "write-behind")
+        self._waiting.append(self._threads.submit(work, key, *what))
         while len(self._waiting) > _BEHIND:
             self._done.append(self._waiting.popleft().result())
 
@@ -118,16 +128,48 @@ class RowWriter:
             raise ValueError(f"{rows.dtype} doesn't fit {key!r} of dtype {member.dtype}")
         data = rows.astype(member.dtype, copy=False).reshape(-1).view(np.uint8).data if rows.size else b""
         with disk_errors(member.file):
-            if member.file not in self._files:
-                self._files[member.file] = os.open(member.file, os.O_WRONLY)
-            _write_all(self._files[member.file], data, member.offset + start * member.row_bytes)
+            _write_all(self._opened(member.file), data, member.offset + start * member.row_bytes)
         return Block(key, start, len(rows), zlib.crc32(data))
+
+    def copy(self, key: str, start: int, count: int, source: Path, offset: int) -> Block:
+        """Write `count` rows whose bytes lie in the file `source`, from `offset` on, as they are.
+
+        Raises
+        ------
+        ValueError
+            When the rows don't fit the array's shape.
+        OSError
+            When `source` can't be read, or ends before.
+        etl.errors.WorkspaceError
+            When the disk doesn't take them.
+        """
+        member = self._members[key]
+        if start < 0 or start + count > member.rows:
+            raise ValueError(f"rows {start} to {start + count} don't fit {key!r} of shape {member.shape}")
+        buffer = np.empty(min(_PIECE, count * member.row_bytes), np.uint8).data
+        crc, target, end = 0, member.offset + start * member.row_bytes, offset + count * member.row_bytes
+        with source.open("rb", buffering=0) as file:
+            while offset < end:
+                piece = buffer[: os.preadv(file.fileno(), [buffer[: end - offset]], offset)]
+                if not piece:
+                    raise OSError(f"{source} ends at byte {offset}, before {end}")
+                crc = zlib.crc32(piece, crc)
+                with disk_errors(member.file):
+                    _write_all(self._opened(member.file), piece, target)
+                offset, target = offset + len(piece), target + len(piece)
+        return Block(key, start, count, crc)
+
+    def _opened(self, path: Path) -> int:
+        with disk_errors(path):
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_WRONLY)
+        return self._files[path]
 
     def close(self) -> None:
         """Close the files; what waits to be written behind isn't written any more."""
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
-            self._thread = None
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            self._threads = None
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
@@ -155,9 +197,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in mends:
-            raise
-        raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), mends[error.errno]) from error
+        mend = mends.get(error.errno or 0, "Look after the disk, or choose another output folder.")
+        raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), mend) from error
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:

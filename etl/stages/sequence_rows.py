@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-import netCDF4
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from etl.errors import MergeError
-from etl.stages.join import Inspected, Ints, image_names, is_sorted, match, opened, rows_of
+from etl.hdf5 import place_of, read_array, text_of
+from etl.stages.join import Inspected, Ints, image_names, is_sorted, match, names_of, opened, rows_of
 from etl.stages.row_writer import Block, Member, RowWriter
 from etl.stages.vectors import RowSettings, detected_part, predictions, truth
 from schemas import annotation, features, xycd
@@ -102,7 +104,7 @@ def write_sequence(task: Task) -> tuple[list[Block], SequenceReport]:
                 if (target < 0).any() or not missing[target].all():
                     raise MergeError("Files stay as they are during a merge.", f"{path} changed", "Merge again.")
                 missing[target] = False
-                statuses.update(_write_features(ds, target, task, sink))
+                statuses.update(_write_features(ds, path, target, task, sink))
         absent = np.flatnonzero(missing)
         if len(absent) != item.missing:
             raise MergeError("Files stay as they are during a merge.", f"those of {item.key} changed", "Merge again.")
@@ -132,6 +134,10 @@ class _Sink:
                 part = values[run[0] : run[-1] + 1] if consecutive else values[run]
                 self._writer.write_behind(key, self._task.first + int(target[run[0]]), part)
 
+    def copy(self, key: str, source: Path, offset: int, target: Ints) -> None:
+        """Write consecutive rows `target` (M,) of the array `key`, whose bytes lie in a file."""
+        self._writer.copy_behind(key, self._task.first + int(target[0]), len(target), source, offset)
+
     def put_predictions(self, arrays: dict[str, NDArray[Any]], target: Ints) -> None:
         """`put`, with what is made of predictions."""
         if self._task.settings.part == "detected":
@@ -149,8 +155,8 @@ def _write_annotation(task: Task, sink: _Sink) -> Ints:
             found = f"{task.inspected.files.annotation} changed"
             raise MergeError("Files stay as they are during a merge.", found, "Merge again.")
         if task.inspected.truth:
-            sink.visibility = np.asarray(ds["visibility"][:], np.float32)
-        template = str(ds.getncattr("imgname"))
+            sink.visibility = read_array(ds, "visibility").astype(np.float32)
+        template = text_of(ds.attrs["imgname"])
         for rows in _slices(len(annotated), 2000):
             count = rows.stop - rows.start
             arrays: dict[str, NDArray[Any]] = {
@@ -161,10 +167,10 @@ def _write_annotation(task: Task, sink: _Sink) -> Ints:
                 "camera": np.full(count, key.camera),
                 "person": annotated[rows, 0].astype(np.int32),
                 "frame": annotated[rows, 1].astype(np.int32),
-                "valid_annotation": np.asarray(ds["valid_annotation"][rows], bool),
+                "valid_annotation": read_array(ds, "valid_annotation", rows).astype(bool),
             }
             if task.inspected.truth:
-                arrays |= truth(*(np.asarray(ds[name][rows]) for name in _TRUTH))
+                arrays |= truth(*(read_array(ds, name, rows) for name in _TRUTH))
             else:
                 arrays |= _zeros(members, (n for n, k in xycd.KEYS.items() if k.group == "truth"), count)
             if task.settings.part == "detected":
@@ -173,19 +179,25 @@ def _write_annotation(task: Task, sink: _Sink) -> Ints:
     return annotated
 
 
-def _write_features(ds: netCDF4.Dataset, target: Ints, task: Task, sink: _Sink) -> Counter[int]:
+def _write_features(ds: h5py.File, path: Path, target: Ints, task: Task, sink: _Sink) -> Counter[int]:
     """Write the rows of one feature file, a part of it at a time; how many there are of each status."""
-    names = [str(name) for name in ds["feature"][:]]
+    names = names_of(ds)
     statuses: Counter[int] = Counter()
     for rows in _slices(len(target), _bytes_of_row(task.members)):
-        status = np.asarray(ds["status"][rows])
-        valid = np.asarray(ds["joint_valid"][rows], bool)
-        arrays = predictions(np.asarray(ds["features"][rows]), names, status, valid, task.settings)
+        status = read_array(ds, "status", rows)
+        valid = read_array(ds, "joint_valid", rows).astype(bool)
+        arrays = predictions(read_array(ds, "features", rows), names, status, valid, task.settings)
         for variable, key in _EMBEDDINGS.items():
-            if variable in ds.variables:
-                embedding = decode_float16(np.asarray(ds[variable][rows]))
-                embedding[status != Status.OK] = 0
-                arrays[key] = embedding
+            if variable not in ds:
+                continue
+            place = place_of(ds, variable, np.uint16)
+            if place is not None and (status == Status.OK).all() and (np.diff(target[rows]) == 1).all():
+                # Nine tenths of a file, and nothing to do about them.
+                sink.copy(key, path, place + rows.start * task.members[key].row_bytes, target[rows])
+                continue
+            embedding = decode_float16(read_array(ds, variable, rows))
+            embedding[status != Status.OK] = 0
+            arrays[key] = embedding
         sink.put_predictions(arrays, target[rows])
         statuses.update(status.tolist())
     return statuses

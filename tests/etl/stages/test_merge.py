@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 
 from etl.errors import MergeError, WorkspaceError
 from etl.stages.merge import SequenceFiles, _Pool, merge
+from etl.stages.row_writer import RowWriter
 from schemas import annotation, features, xycd
 from schemas.features import Status
 from schemas.keys import SequenceKey
@@ -332,6 +334,41 @@ def test_long_files_are_read_in_parts(store, tmp_path, monkeypatch):
     monkeypatch.setattr("etl.stages.sequence_rows._CHUNK_BYTES", 3000)
     merge(store.pairs, tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("stored", ["plain", "compressed", "big-endian"])
+def test_embeddings_are_copied_where_their_bytes_follow_each_other(tmp_path, monkeypatch, stored):
+    copied = []
+    copy = RowWriter.copy
+
+    def counted(self, key, start, count, source, offset):
+        copied.append((key, start, count))
+        return copy(self, key, start, count, source, offset)
+
+    monkeypatch.setattr(RowWriter, "copy", counted)
+    monkeypatch.setattr("etl.stages.row_writer._PIECE", 1000)  # less than what is copied, and no multiple of a row
+    store = Store(tmp_path / "store")
+    parts = [part(FIRST, range(first, first + 40), seed=first, pose_channels=6, depth_channels=3) for first in (0, 40)]
+    fail(parts[1], 5, Status.NO_PERSON)
+    pair = store.add(FIRST, parts, annotation.mock(FIRST, 80))
+    for path in pair.features if stored != "plain" else ():
+        with h5py.File(path, "r+") as file:
+            for name in features.EMBEDDINGS:
+                values = file[name][()]
+                del file[name]
+                if stored == "compressed":
+                    file.create_dataset(name, data=values, compression="gzip")
+                else:
+                    file.create_dataset(name, data=values.astype(">u2"))
+    merge(store.pairs, tmp_path / "a.npz")
+    keys = ["rtm_joint_feats", "dav2_joint_feats"]
+    # Of the second file a row isn't ok.
+    assert sorted(copied) == (sorted((key, 0, 40) for key in keys) if stored == "plain" else [])
+    found = load(tmp_path / "a.npz")
+    for variable, key in zip(features.EMBEDDINGS, keys, strict=True):
+        expected = features.decode_float16(np.concatenate([ds[variable].values for ds in parts]))
+        expected[45] = 0
+        np.testing.assert_array_equal(found[key], expected)
 
 
 # VmHWM and not ru_maxrss, which a new process inherits from the one that started it. Rows are read in small parts, so

@@ -137,6 +137,25 @@ def test_several_processes_write_one_file(tmp_path, writer_class):
     np.testing.assert_array_equal(load(tmp_path / "out")["a"], values)
 
 
+def test_bytes_are_copied_from_another_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("etl.stages.row_writer._PIECE", 7)
+    values = np.arange(40.0).reshape(20, 2)
+    (tmp_path / "source").write_bytes(b"head" + values.tobytes())
+    with NpzWriter(tmp_path / "out.npz", {"a": (values.shape, values.dtype)}) as writer:
+        with RowWriter(writer.members) as rows:
+            rows.copy_behind("a", 12, 8, tmp_path / "source", 4 + 12 * 16)
+            rows.copy_behind("a", 0, 12, tmp_path / "source", 4)
+            writer.record(rows.blocks())
+        with RowWriter(writer.members) as rows:
+            rows.copy_behind("a", 12, 8, tmp_path / "source", 4 + 13 * 16)
+            with pytest.raises(OSError, match="ends at byte 324, before 340"):
+                rows.blocks()
+            with pytest.raises(ValueError, match="rows 13 to 21 don't fit"):
+                rows.copy("a", 13, 8, tmp_path / "source", 4)
+            rows.copy("a", 12, 8, tmp_path / "source", 4 + 12 * 16)
+    np.testing.assert_array_equal(load(tmp_path / "out.npz")["a"], values)  # whose checksum is verified
+
+
 @pytest.mark.parametrize("writer_class", WRITERS)
 @pytest.mark.parametrize("rows", [[(0, 2)], [(0, 4), (3, 5)], [(1, 5)], []])
 def test_rows_that_are_missing_or_written_twice_are_an_error(tmp_path, writer_class, rows):
