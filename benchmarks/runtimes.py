@@ -33,6 +33,7 @@ ON_CPU = ("rtmpose-t", "rtmpose-s", "rtmdet-tiny", "depth-anything-v2-indoor-sma
 ON_GPU = ("rtmdet-m-person", "rtmpose-l-384x288", "depth-anything-v2-indoor-small", "depth-anything-v2-indoor-large")
 BATCHES = {"detector": 16, "pose": 32, "depth": 8}
 LEAST_S = 0.1  # of a timed run; shorter calls are repeated
+PRODUCTS = ("conv", "mm", "matmul", "fullyconnected", "attention")  # parts of names that torch and OpenVINO give them
 
 
 def part_of(name: str) -> str:
@@ -107,11 +108,54 @@ def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None
         ]
         limit = CLOSE if part == "depth" else None
         results.add(f"{name}: chosen over the best{word}", statistics.median(over_best), at_most=limit)
+    products(results, name, network, path)
     expected = forwards["torch"](images)
     for engine in installed()[1:]:
         pairs = zip(expected, forwards[engine](images), strict=True)
         worst = max(float((own - others).abs().max() / own.abs().max()) for own, others in pairs)
         results.add(f"{name}: largest difference of {engine}, of the largest value", worst, at_most=1e-4)
+
+
+def products(results: Results, name: str, network: Any, path: Path, calls: int = 20) -> None:
+    """Where the time of torch and of OpenVINO goes: how much of it is convolutions and products of matrices."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+    from torch.utils.flop_counter import FlopCounterMode
+
+    images = pictures(network, 1)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            network(images)
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            for _ in range(calls):
+                network(images)
+    spent = {"torch": {event.key: event.self_cpu_time_total / 1e3 / calls for event in profiled.key_averages()}}
+    if importlib.util.find_spec("openvino"):
+        spent["openvino"] = on_openvino_by_layer(path, images.numpy(), calls)
+    for engine, times in spent.items():
+        within = sum(ms for kind, ms in times.items() if any(word in kind.lower() for word in PRODUCTS))
+        results.add(f"{name}: convolutions and products of matrices on {engine}", within, "ms")
+        results.add(f"{name}: all the rest on {engine}", sum(times.values()) - within, "ms")
+    results.note(f"{name}: {counter.get_total_flops() / 1e9:.2f} GFLOP a picture")
+
+
+def on_openvino_by_layer(path: Path, images: Any, calls: int) -> dict[str, float]:
+    """Milliseconds a picture by kind of layer."""
+    import openvino
+
+    from etl.models.engines import openvino_settings
+    from etl.stages.pace import processors
+
+    core = openvino.Core()
+    settings = {**openvino_settings(processors()), "PERF_COUNT": True}
+    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    request.infer({0: images})
+    spent: dict[str, float] = {}
+    for _ in range(calls):
+        request.infer({0: images})
+        for layer in request.profiling_info:
+            spent[layer.node_type] = spent.get(layer.node_type, 0.0) + 1e3 * layer.real_time.total_seconds() / calls
+    return spent
 
 
 def variants(device: str, compiled: bool) -> list[dict[str, Any]]:

@@ -62,15 +62,8 @@ def on_openvino(path: Path, threads: int) -> Forward:
     import openvino
 
     core = openvino.Core()
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # left to itself, it takes bf16 where the processor has it
-        "ENABLE_CPU_PINNING": False,  # every worker of a machine would be pinned to the same cores
-    }
     try:
-        request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+        request = core.compile_model(core.read_model(path), "CPU", openvino_settings(threads)).create_infer_request()
     except RuntimeError as error:
         raise _not_loaded("OpenVINO", path, error) from error
     compiled = request.get_compiled_model()
@@ -86,6 +79,17 @@ def on_openvino(path: Path, threads: int) -> Forward:
         return tuple(torch.from_numpy(found[i]) for i in range(len(compiled.outputs)))
 
     return forward
+
+
+def openvino_settings(threads: int) -> dict[str, Any]:
+    """How OpenVINO compiles networks."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # left to itself, it takes bf16 where the processor has it
+        "ENABLE_CPU_PINNING": False,  # every worker of a machine would be pinned to the same cores
+    }
 
 
 ENGINES: Final = {"onnxruntime": on_onnxruntime, "openvino": on_openvino}
