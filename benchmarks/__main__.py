@@ -27,14 +27,15 @@ from benchmarks.harness import RESULTS, Figure, Results
 HERE = Path(__file__).parent
 # In order: what is bound by the processor first, then what fills the disk.
 ALL = (
-    "estimate", "reference", "runtimes", "descriptor", "embedding", "profile", "startup", "driver", "query", "resume",
-    "annotate", "feature_file", "npz", "merge", "judge", "slurm",
+    "estimate", "reference", "runtimes", "descriptor", "embedding", "gaps", "profile", "startup", "driver", "query",
+    "resume", "annotate", "feature_file", "npz", "merge", "judge", "slurm",
 )  # fmt: skip
 QUICK = {
     "estimate": ("--frames", "32", "--rounds", "2"),
     "reference": ("--frames", "4", "--rounds", "1"),
     "runtimes": ("--networks", "rtmdet-tiny", "rtmpose-t", "--rounds", "3"),
     "embedding": ("--rounds", "3"),
+    "gaps": ("--frames", "128", "--rounds", "1"),
     "profile": ("--frames", "32"),
     "descriptor": ("--rounds", "3"),
     "startup": ("--rounds", "1"),

@@ -19,7 +19,7 @@ import xarray as xr
 
 from benchmarks.harness import Results, interleaved, median, ratio
 from etl.partition import Partition
-from etl.stages.estimate import write_partition
+from etl.stages.feature_file import write_partition
 from etl.workspace import FeatureStore, file_sha256
 from schemas import features
 from schemas.annotation import key_of

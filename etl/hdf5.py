@@ -6,6 +6,7 @@ as fast as with netCDF4, and 8 times as fast as with xarray.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,10 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from xarray.backends.locks import HDF5_LOCK
+
+# Held by a worker while xarray has a NetCDF file open: one partition is written while the next is opened, and xarray's
+# own locks leave out what netCDF4 does when it opens and closes a file.
+NETCDF_LOCK: Final = threading.Lock()
 
 # What h5py, netCDF4 and xarray raise of a damaged file, by where the damage is.
 DAMAGE: Final = (OSError, ValueError, KeyError, RuntimeError, AttributeError)

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from etl.hdf5 import DAMAGE
 from etl.partition import Partition, Receipt, check_disjoint
 from etl.shelf import Shelf, may_be_late
-from etl.stages.estimate import inspect
+from etl.stages.feature_file import inspect
 from etl.stages.maps import inspect as inspect_maps
 from etl.workspace import FeatureStore
 

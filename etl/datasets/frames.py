@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,7 +202,7 @@ def decode(
     threads = threads or min(cores(), 4)
     if threads == 1:
         # Whoever decodes doesn't wait for the disk, which may be far away.
-        files = read_ahead(map(load, numbers), FILES_AHEAD, lambda loaded: len(loaded[1]))
+        files = read_ahead(map(load, numbers), Room(FILES_AHEAD), lambda loaded: len(loaded[1]))
         with contextlib.closing(files):
             yield from map(read, files)
         return
@@ -220,16 +220,38 @@ def decode(
                 future.cancel()
 
 
-def read_ahead(
-    items: Iterable[Item], max_bytes: int, size: Callable[[Item], int] = lambda item: int(getattr(item, "nbytes", 0))
-) -> Generator[Item, None, None]:
-    """Yield what `items` yields, computed ahead in a thread while at most `max_bytes` wait to be taken.
+class Room:
+    """Bytes that may wait to be taken, in all queues that share it.
 
-    Besides, the thread holds one item that doesn't fit yet, and an item larger than `max_bytes` passes alone.
+    Parameters
+    ----------
+    max_bytes : int
+        The bound.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.changed = threading.Condition()
+
+
+def read_ahead(
+    items: Iterable[Item], room: Room, size: Callable[[Item], int] = lambda item: int(getattr(item, "nbytes", 0))
+) -> Generator[Item, None, None]:
+    """Yield what `items` yields, computed ahead from now on in a thread, while there is room for what waits.
+
+    Besides, the thread holds one item that doesn't fit yet, and one item may wait however little room there is.
     An exception of `items` is raised after the items before it. The thread ends with the iterator: at its end,
     when it is closed, and when it is collected.
     """
-    queue = _ByteQueue[Item](max_bytes)
+    ahead = _read_ahead(items, room, size)
+    next(ahead)  # starts the thread
+    return cast("Generator[Item, None, None]", ahead)
+
+
+def _read_ahead(items: Iterable[Item], room: Room, size: Callable[[Item], int]) -> Generator[Item | None, None, None]:
+    """`read_ahead`, after a None that says that the thread has been started."""
+    queue = _ByteQueue[Item](room)
 
     def fill() -> None:
         source = iter(items)
@@ -248,6 +270,7 @@ def read_ahead(
     thread = threading.Thread(target=fill, name="read-ahead", daemon=True)
     thread.start()
     try:
+        yield None
         yield from queue.drain()
     finally:
         queue.stop()
@@ -257,22 +280,21 @@ def read_ahead(
 class _ByteQueue(Generic[Item]):
     """A queue of one producer and one consumer, bounded in bytes."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, room: Room) -> None:
+        self.room, self.changed = room, room.changed
         self.items: deque[tuple[Item, int]] = deque()
-        self.bytes = 0
         self.stopped = self.ended = False
         self.error: BaseException | None = None
-        self.changed = threading.Condition()
 
     def put(self, item: Item, size: int) -> bool:
         """Add `item` when there is room; False once the consumer has stopped."""
+        room = self.room
         with self.changed:
-            self.changed.wait_for(lambda: self.stopped or not self.items or self.bytes + size <= self.max_bytes)
+            self.changed.wait_for(lambda: self.stopped or not self.items or room.bytes + size <= room.max_bytes)
             if self.stopped:
                 return False
             self.items.append((item, size))
-            self.bytes += size
+            room.bytes += size
             self.changed.notify_all()
             return True
 
@@ -286,6 +308,7 @@ class _ByteQueue(Generic[Item]):
         """Say that nothing is taken any more."""
         with self.changed:
             self.stopped = True
+            self.room.bytes -= sum(size for _, size in self.items)
             self.items.clear()
             self.changed.notify_all()
 
@@ -297,7 +320,7 @@ class _ByteQueue(Generic[Item]):
                 if not self.items:
                     break
                 item, size = self.items.popleft()
-                self.bytes -= size
+                self.room.bytes -= size
                 self.changed.notify_all()
             yield item
             del item

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
-import os
-import socket
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,8 +24,9 @@ from cluster.config import StagingConfig
 from cluster.files import look_afresh
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings, to_json
-from etl.datasets.frames import Media, read_ahead
+from etl.datasets.frames import Media, Room, read_ahead
 from etl.errors import DeviceError, MediaError, ModelError
+from etl.hdf5 import NETCDF_LOCK
 from etl.models import registry
 from etl.models.base import Description, Frame, ModelSet, OnDevice
 from etl.partition import Partition, Receipt, digest
@@ -38,14 +35,17 @@ from etl.space import once_there_is_space
 from etl.stages import maps
 from etl.stages.blocks import estimate_batch
 from etl.stages.estimated_rows import EstimatedRows
+from etl.stages.feature_file import inspect, write_partition
 from etl.stages.pace import DecodeThreads, Pace, processors
 from etl.stages.people import MARGIN
+from etl.stages.turns import Turn, Turns
 from etl.staging import staged
-from etl.workspace import FeatureStore, atomic_target, file_sha256
+from etl.workspace import FeatureStore
 from schemas import annotation, features
 from schemas.features import Status
 
 VERSION = 1
+TURNS = Turns()
 T = TypeVar("T")
 
 
@@ -181,20 +181,33 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     etl.errors.ModelError
         When the models can't be built, or are others than those planned with.
     """
-    started = time.perf_counter()
+    with TURNS.partition() as turn:
+        return _estimate_partition(partition, estimator, turn)
+
+
+def _estimate_partition(partition: Partition, estimator: Estimator, turn: Turn) -> Receipt:
     store = FeatureStore(estimator.features)
     finished, maps_path = _finished(partition, store), estimator.maps_of(store.folder / partition.path)
     if finished is not None and (maps_path is None or maps_path.exists()):
         return finished
-    once_there_is_space(lambda: store.record_attempt(partition.id), estimator.patience)
     models = models_of(estimator)
     rows = load_rows(once_visible(estimator.annotations / partition.annotation), partition)
     decoders, pace = _decoders(), Pace()
+    threads = decoders.count
     keeper = None if maps_path is None else maps.Keeper.of(rows, models, estimator.settings.embeddings)
     ds = estimate_rows(
-        rows, models, estimator, threads=decoders.count, ahead=reads_ahead(models), pace=pace, keeper=keeper
+        rows,
+        models,
+        estimator,
+        threads=threads,
+        ahead=reads_ahead(models),
+        pace=pace,
+        keeper=keeper,
+        turn=turn,
+        begin=lambda: once_there_is_space(lambda: store.record_attempt(partition.id), estimator.patience),
     )
-    decoders.learn(partition.frames, pace)
+    decoders.learn(partition.frames, pace, threads)
+    turn.begin_next()
     origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
     if keeper is not None and maps_path is not None:  # before the features, which say that the partition is finished
         kept, path = keeper.ds.assign_attrs(origin), maps_path
@@ -203,7 +216,7 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     receipt = finished or write_partition(ds.assign_attrs(origin), partition, store, patience=estimator.patience)
     return replace(
         receipt,
-        seconds=round(time.perf_counter() - started, 3),
+        seconds=round(turn.seconds, 3),
         wait_s=round(pace.wait_s, 3),
         model_s=round(pace.model_s, 3),
     )
@@ -227,6 +240,12 @@ def reads_ahead(models: ModelSet) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
+def _room(megabytes: int) -> Room:
+    """Of this process, for decoded frames."""
+    return Room(megabytes * 2**20)
+
+
+@functools.lru_cache(maxsize=1)
 def _decoders() -> DecodeThreads:
     """Of this process. OpenCV's own threads would only get in the way of those that decode and compute."""
     cv2.setNumThreads(1)
@@ -235,7 +254,7 @@ def _decoders() -> DecodeThreads:
 
 def load_rows(path: Path, partition: Partition) -> xr.Dataset:
     """The partition's rows of its annotation file, in memory."""
-    with xr.open_dataset(path, engine="netcdf4") as ds:
+    with NETCDF_LOCK, xr.open_dataset(path, engine="netcdf4") as ds:
         numbers = ds["frame_number"].values
         rows = np.flatnonzero((numbers >= partition.first) & (numbers <= partition.last))
         return ds.isel(frame=rows).load()
@@ -250,6 +269,8 @@ def estimate_rows(
     ahead: bool = True,
     pace: Pace | None = None,
     keeper: maps.Keeper | None = None,
+    turn: Turn | None = None,
+    begin: Callable[[], object] = lambda: None,
 ) -> xr.Dataset:
     """Features of annotation rows.
 
@@ -270,6 +291,10 @@ def estimate_rows(
         Learns where the time went.
     keeper : maps.Keeper, optional
         Gathers the feature maps of these rows.
+    turn : Turn, optional
+        Of the partition that these rows are; by default nobody else is in this process.
+    begin : callable
+        Called when its turn has come to have the networks.
 
     Returns
     -------
@@ -295,14 +320,18 @@ def estimate_rows(
     table = EstimatedRows(ds, rows, estimator.uses_boxes, keeper)
     numbers = np.unique(rows["frame_number"].values).tolist()
     media = Media.from_dict(json.loads(rows.attrs["media"]))
-    pace = pace or Pace()
+    pace, turn = pace or Pace(), turn or Turn(Turns(), alone=True)
     with contextlib.ExitStack() as stack:
         near = stack.enter_context(staged(estimator.media_root, media, estimator.staging))
-        decoded = near.decode(numbers, threads=threads, max_pixels=settings.max_pixels)
+        decoded, at_the_end = near.decode(numbers, threads=threads, max_pixels=settings.max_pixels), threading.Event()
         if ahead:
-            decoded = read_ahead(decoded, settings.decode_ahead_mb * 2**20)
+            decoded = read_ahead(_noting_the_end(decoded, at_the_end), _room(settings.decode_ahead_mb))
         stack.callback(decoded.close)
+        stack.enter_context(turn.networks())
+        begin()
         for batch in pace.split(batched(decoded, settings.batch)):
+            if at_the_end.is_set():
+                turn.begin_next()
             frames = table.keep_decoded(batch, settings.field_of_view)
             if frames:
                 _estimate_frames(frames, models, settings, table)
@@ -310,6 +339,11 @@ def estimate_rows(
         mend = "Mend the cause; the same command runs the partition again."
         raise ModelError("Models work on some frame of a partition.", f"on each: {reason}", mend)
     return table.finish()
+
+
+def _noting_the_end(items: Iterable[T], at_the_end: threading.Event) -> Generator[T, None, None]:
+    yield from items
+    at_the_end.set()
 
 
 def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows) -> None:
@@ -331,64 +365,6 @@ def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSe
         return
     for frame, result in zip(frames, results, strict=True):
         table.fill(frame.number, result)
-
-
-def write_partition(
-    ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0, *, patience: float = 0.0
-) -> Receipt:
-    """Write the feature file (temporary file, fsync, rename) and give its receipt.
-
-    While there is no space for it, the write is tried again for `patience` seconds.
-    """
-    # Made in memory: of a full disk HDF5 says "HDF error", which may mean anything, and can't go on from there.
-    content = ds.to_netcdf(None, engine="netcdf4", format="NETCDF4")
-    checksum = once_there_is_space(lambda: _write_and_hash(store.folder / partition.path, content), patience)
-    return replace(make_receipt(ds, partition, len(content), checksum, seconds), written=round(time.time(), 3))
-
-
-def _write_and_hash(target: Path, content: memoryview) -> str:
-    """Write a file; its SHA-256, made while the disk takes it in."""
-    with ThreadPoolExecutor(1, "sha256") as thread, atomic_target(target) as temporary:
-        checksum = thread.submit(lambda: hashlib.sha256(content).hexdigest())
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return checksum.result()
-
-
-def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str, seconds: float) -> Receipt:
-    """Receipt of a file that holds `ds`."""
-    values, counts = np.unique(ds["status"].values, return_counts=True)
-    return Receipt(
-        id=partition.id,
-        path=str(partition.path),
-        rows=partition.rows,
-        frames=partition.frames,
-        counts={Status(v).name.lower(): int(n) for v, n in zip(values, counts, strict=True)},
-        bytes=size,
-        sha256=checksum,
-        seconds=round(seconds, 3),
-        worker=f"{socket.gethostname()}-{os.getpid()}",
-    )
-
-
-def inspect(partition: Partition, store: FeatureStore) -> Receipt:
-    """Open a partition's file, check it, and give its receipt.
-
-    Raises
-    ------
-    ValueError, KeyError, OSError
-        When the file isn't a whole feature file of this partition.
-    """
-    path = store.folder / partition.path
-    with xr.open_dataset(path, engine="netcdf4") as ds:
-        features.validate(ds.load())
-        if ds.attrs.get("partition") != partition.id or ds.sizes["frame"] != partition.rows:
-            raise ValueError("it isn't this partition's file")
-        stat = path.stat()
-        receipt = make_receipt(ds, partition, stat.st_size, file_sha256(path), 0.0)
-        return replace(receipt, written=round(stat.st_mtime, 3))
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -73,9 +73,10 @@ class DecodeThreads:
         self.settled = limit <= 1
         self._rate, self._before = 0.0, 1
 
-    def learn(self, frames: int, pace: Pace) -> None:
-        """Take note of a partition of `frames` frames that was decoded by `count` threads."""
-        if self.settled:
+    def learn(self, frames: int, pace: Pace, threads: int) -> None:
+        """Take note of a partition of `frames` frames that was decoded by `threads` threads."""
+        # Where partitions overlap, one has begun before it was known what the one before it teaches.
+        if self.settled or threads != self.count:
             return
         rate = frames / max(pace.wait_s + pace.model_s, 1e-9)
         if rate < _GAIN * self._rate:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from etl.partition import Partition, cut
-from etl.stages.estimate import write_partition
+from etl.stages.feature_file import write_partition
 from etl.workspace import MARKER, Current, FeatureStore, Workspace
 from schemas import annotation, features
 from schemas.features import Status

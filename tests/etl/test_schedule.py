@@ -20,7 +20,8 @@ from etl.partition import Partition, Receipt, cut
 from etl.progress import Silent
 from etl.resume import look_for_finished, settle
 from etl.schedule import Outcome, run_partitions
-from etl.stages.estimate import Estimator, inspect, write_partition
+from etl.stages.estimate import Estimator
+from etl.stages.feature_file import inspect, write_partition
 from etl.workspace import FeatureStore
 from schemas import annotation, features
 

@@ -23,7 +23,8 @@ from etl.partition import Partition, Receipt, cut
 from etl.progress import Silent
 from etl.resume import look_for_finished, settle
 from etl.schedule import Outcome, run_partitions
-from etl.stages.estimate import Estimator, write_partition
+from etl.stages.estimate import Estimator
+from etl.stages.feature_file import write_partition
 from etl.workspace import FeatureStore, disk_error
 from schemas import annotation, features
 from tests.cluster.small_disk import fill, fill_inodes, mounted

@@ -73,7 +73,7 @@ def test_the_median_is_that_of_the_errors(tmp_path: Path) -> None:
     errors = np.random.default_rng(0).lognormal(1, 2, (8, 17))
     ds["features"].values[..., 0] += (errors - 3).astype(np.float32)
     ds["features"].values[..., 1] -= 4
-    from etl.stages.estimate import write_partition
+    from etl.stages.feature_file import write_partition
 
     store = stores.store_of(tmp_path)
     store.add_receipt(write_partition(ds, part, store, 0.0))

@@ -28,8 +28,8 @@ from etl.stages.estimate import (
     estimate_rows,
     load_rows,
     stage_key,
-    write_partition,
 )
+from etl.stages.feature_file import write_partition
 from etl.stages.pace import DecodeThreads
 from etl.workspace import FeatureStore
 from schemas import annotation, features
@@ -50,8 +50,8 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def annotated(people: int = 1, ground_truth: bool = True) -> xr.Dataset:
-    ds = annotation.mock(frames=6, people=people, ground_truth=ground_truth)
+def annotated(people: int = 1, ground_truth: bool = True, frames: int = 6) -> xr.Dataset:
+    ds = annotation.mock(frames=frames, people=people, ground_truth=ground_truth)
     media = {"kind": "images", "path": "pics", "pattern": "{number}.png", "first": 0}
     return ds.assign_attrs(media=json.dumps(media))
 

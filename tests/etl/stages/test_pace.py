@@ -45,7 +45,7 @@ def run(threads: DecodeThreads, rates: dict[int, float], waiting: dict[int, floa
         used.append(threads.count)
         seconds = 100 / rates[threads.count]
         share = waiting[threads.count]
-        threads.learn(100, Pace(seconds * share, seconds * (1 - share)))
+        threads.learn(100, Pace(seconds * share, seconds * (1 - share)), threads.count)
     return used
 
 
