@@ -62,11 +62,12 @@ def scheduler(worker_ttl: int, *, pages: bool) -> dict[str, Any]:
     """
     chosen = WORKER | {
         # A task that was running on 3 dying workers is called a killer by default; jobs die for other reasons. A
-        # worker has one task at a time, so each death counts against one; 20 on the same one is that task's doing.
+        # worker has one task, and one that it writes, so each death counts against few; 20 on one are its own doing.
         "distributed.scheduler.allowed-failures": 20,
         "distributed.scheduler.worker-ttl": f"{worker_ttl}s",
         "distributed.deploy.lost-worker-timeout": "5s",
-        # One partition a worker at a time, the rest queued: what isn't assigned can't be lost.
+        # One partition a worker at a time, beside one that gave its place up, the rest queued: what isn't assigned
+        # can't be lost.
         "distributed.scheduler.worker-saturation": 1.0,
         # A partition takes seconds to minutes: grow at once instead of after the first results.
         "distributed.scheduler.unknown-task-duration": "30s",

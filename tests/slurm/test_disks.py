@@ -93,7 +93,9 @@ def test_a_run_outlives_a_full_disk_and_its_jobs(slurm: Slurm, tmp_path: Path) -
         assert set(job.store.receipts()) == set(attempts)
         assert len(attempts) == 2 * FRAMES // SIZE
         assert {i: attempts[i] for i in finished} == {i: before[i] for i in finished}
-        assert attempts.total() <= len(attempts) + 2  # what the two jobs held went with them
+        # What the two jobs held went with them: one partition that waited to be written each, and one that had the
+        # networks meanwhile.
+        assert attempts.total() <= len(attempts) + 4
         xr.testing.assert_equal(open_features(work).load(), open_features(tmp_path / "local").load())
     # One copy of each video for the first jobs, one for those that came after; none stays.
     assert not (tmp_path / "local-copies").exists()

@@ -223,9 +223,10 @@ def processes_of(job: str) -> list[int]:
 
 
 def check(run: Run, reference: Path, *, again: int | range) -> None:
-    """The run is complete and its arrays are those of `reference`; so many executions as in `again` were torn off.
+    """The run is complete and its arrays are those of `reference`; faults hit so many workers as in `again`.
 
-    Every fault takes one partition from each worker that it hits, and nothing that was finished runs again.
+    Every fault takes from each worker that it hits the partition that has the networks, and the one before it where
+    that is still being written. Nothing that was finished runs again.
     """
     allowed = again if isinstance(again, range) else range(again, again + 1)
     receipts = [json.loads(line) for line in run.store.receipts_path.read_text().splitlines()]
@@ -233,27 +234,50 @@ def check(run: Run, reference: Path, *, again: int | range) -> None:
     assert len({receipt["id"] for receipt in receipts}) == PARTITIONS
     assert sum(receipt["rows"] for receipt in receipts) == SEQUENCES * FRAMES
     assert not run.store.failures()
-    attempts = collections.Counter(attempt["id"] for attempt in run.store.attempts())
-    assert set(attempts) == {receipt["id"] for receipt in receipts}
-    assert attempts.total() - PARTITIONS in allowed, repeated(run)
+    begun = begun_by(run)
+    assert {name for names in begun.values() for name, _ in names} == {receipt["id"] for receipt in receipts}
+    lost = torn_off(begun)
+    assert len(lost) in allowed, repeated(begun)
+    for worker, names in lost.items():
+        assert names <= {name for name, _ in begun[worker][-2:]}, repeated(begun)
     same_arrays(run.workspace, reference)
     assert not list(run.folder.rglob("*.pem"))
     assert not {"RUNNING", "PENDING"} & set(output("squeue", "-h", "-o", "%T").split())
 
 
-def repeated(run: Run) -> str:
+Begun = dict[str, list[tuple[str, float]]]
+
+
+def begun_by(run: Run) -> Begun:
+    """The partitions that each worker gave its networks, in order, and when."""
+    return {
+        path.stem: [(attempt["id"], attempt["time"]) for attempt in map(json.loads, path.read_text().splitlines())]
+        for path in (run.store.folder / "attempts").glob("*.jsonl")
+    }
+
+
+def torn_off(begun: Begun) -> dict[str, set[str]]:
+    """By worker, the partitions that were begun again later."""
+    last = {name: time for _, name, time in in_order(begun)}
+    lost: dict[str, set[str]] = collections.defaultdict(set)
+    for worker, name, time in in_order(begun):
+        if time != last[name]:
+            lost[worker].add(name)
+    return lost
+
+
+def in_order(begun: Begun) -> list[tuple[str, str, float]]:
+    """Worker, partition and time of each execution, by time."""
+    found = [(worker, name, time) for worker, names in begun.items() for name, time in names]
+    return sorted(found, key=lambda execution: execution[2])
+
+
+def repeated(begun: Begun) -> str:
     """Who began the partitions that were begun more than once, and when, for messages."""
-    begun: dict[str, list[tuple[float, str]]] = collections.defaultdict(list)
-    for path in (run.store.folder / "attempts").glob("*.jsonl"):
-        for line in path.read_text().splitlines():
-            attempt = json.loads(line)
-            begun[attempt["id"]].append((attempt["time"], path.stem))
-    first = min(min(times) for times in begun.values())[0]
-    several = {name: sorted(times) for name, times in begun.items() if len(times) > 1}
-    return "\n".join(
-        f"{name}: " + ", ".join(f"{worker} at {time - first:.1f} s" for time, worker in times)
-        for name, times in several.items()
-    )
+    executions = in_order(begun)
+    several = {name for names in torn_off(begun).values() for name in names}
+    first = executions[0][2]
+    return "\n".join(f"{n}: {worker} at {time - first:.1f} s" for worker, n, time in executions if n in several)
 
 
 def same_arrays(workspace: Path, reference: Path) -> None:
