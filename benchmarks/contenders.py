@@ -221,12 +221,17 @@ def describe_joints(depth: np.ndarray, joints: np.ndarray, confidence: np.ndarra
     return np.array(rows)
 
 
+def read_image(path: Path) -> np.ndarray:
+    """As OpenCV's examples read images."""
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
 def script(images: Sequence[Path], camera: Camera, output: Path) -> np.ndarray:
     """A plain script: image after image, joint after joint, pixel after pixel, one compressed npz a frame."""
     models = _here["models"]
     rows = []
     for number, path in enumerate(images):
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image = read_image(path)
         frame = Frame(KEY, number, image, camera)
         (poses,) = models.estimate_poses([frame], models.detect([frame]))
         chosen = choose_person(poses)

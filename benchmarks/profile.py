@@ -1,10 +1,11 @@
 """Where the processor time of a plain loop and of an estimate worker goes, by py-spy.
 
-    python -m benchmarks.profile [--frames 64] [--rate 200] [--top 12]
+    python -m benchmarks.profile [--frames 256] [--rate 200] [--top 12]
 
-Each runs pinned to one core while py-spy looks `rate` times a second, native frames included; a look counts for the
-first of PARTS that the stack passes through, from the innermost frame out. What belongs to none is "other". On the CPU,
-with the embedded networks. Needs py-spy (`pip install '.[bench]'`) and the right to look into one's own processes.
+Each runs pinned to one core while py-spy looks `rate` times a second at its Python frames (a look at native ones too
+would take as long as a frame of video); a look counts for the first of PARTS that the stack passes through, from the
+innermost frame out. What belongs to none is "other". On the CPU, with the embedded networks. Needs py-spy (`pip install
+'.[bench]'`) and the right to look into one's own processes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "networks": ("ai_edge_litert/", "tflite", "xnn_", "Invoke"),
     "compressed npz": ("savez", "_savez", "zipfile"),
     "writing": ("write_partition", "_write_and_hash", "to_netcdf"),
-    "decoding": ("datasets/frames", "datasets/image", "datasets/video", "imread", "av/", "simplejpeg"),
+    "decoding": ("datasets/frames", "datasets/image", "datasets/video", "read_image", "av/", "simplejpeg"),
     "crops": ("models/geometry", "warpAffine"),
     "descriptor": ("stages/descriptor", "describe_joints", "stages/extremes"),
     "decoding answers": ("blazepose_decode", "models/blazepose", "blazepose_people"),
@@ -89,7 +90,7 @@ WORKS = {"plain loop": plain_loop, "estimate": worker}
 def profile(name: str, frames: int, rate: int) -> str:
     """py-spy's raw output for one of WORKS, which runs in a process of its own."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
-        command = [Path(sys.executable).with_name("py-spy"), "record", "--format", "raw", "--native"]
+        command = [Path(sys.executable).with_name("py-spy"), "record", "--format", "raw"]
         command += ["--rate", str(rate), "--output", file.name, "--", sys.executable, "-m", "benchmarks.profile"]
         done = subprocess.run([*command, "--frames", str(frames), "--only", name], capture_output=True, text=True)
         folded = Path(file.name).read_text()
@@ -101,7 +102,7 @@ def profile(name: str, frames: int, rate: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=64, help="of each of two sequences")
+    parser.add_argument("--frames", type=int, default=256, help="of each of two sequences")
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--top", type=int, default=12)
     parser.add_argument("--only", choices=WORKS, help=argparse.SUPPRESS)
