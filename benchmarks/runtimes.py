@@ -136,7 +136,20 @@ def products(results: Results, name: str, network: Any, path: Path, calls: int =
         within = sum(ms for kind, ms in times.items() if any(word in kind.lower() for word in PRODUCTS))
         results.add(f"{name}: convolutions and products of matrices on {engine}", within, "ms")
         results.add(f"{name}: all the rest on {engine}", sum(times.values()) - within, "ms")
-    results.note(f"{name}: {counter.get_total_flops() / 1e9:.2f} GFLOP a picture")
+        results.add(f"{name}: speed on {engine}", counter.get_total_flops() / 1e6 / sum(times.values()), "GFLOP/s")
+
+
+def large_convolution(results: Results) -> None:
+    """What these processors reach where nothing but multiplication is to be done."""
+    import torch
+
+    from etl.stages.pace import processors
+
+    torch.set_num_threads(processors())
+    images, weights = torch.rand(1, 256, 64, 64), torch.rand(256, 256, 3, 3)
+    run = repeated(lambda: torch.nn.functional.conv2d(images, weights, padding=1))
+    seconds = min(run().wall for _ in range(5))
+    results.add("a large convolution on torch", 2 * weights.numel() * 64 * 64 / 1e9 / seconds, "GFLOP/s")
 
 
 def on_openvino_by_layer(path: Path, images: Any, calls: int) -> dict[str, float]:
@@ -255,6 +268,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.disable(logging.INFO)
     results = Results("runtimes")
+    if options.device == "cpu" and not options.variants:
+        large_convolution(results)
     names = options.networks or (ON_GPU if options.device == "cuda" else ON_CPU)
     with tempfile.TemporaryDirectory() as cache:
         for name in names:
