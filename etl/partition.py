@@ -73,7 +73,8 @@ class Receipt:
     sha256 : str
         Of the file.
     seconds : float
-        Wall time of the worker, decoding and writing included.
+        Wall time of the worker, decoding and writing included; from when it had the networks, where another
+        partition was under way in the worker before.
     worker : str
         Host and process.
     wait_s, model_s : float
