@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -117,14 +118,15 @@ def test_equals_a_loop_over_all_pixels(scene):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(scenes(), min_size=1, max_size=4), st.booleans())
-def test_frames_together_have_the_values_that_they_have_alone(several, statistics):
+@given(st.lists(scenes(), min_size=1, max_size=4), st.booleans(), st.sampled_from([120_000, 1000]))
+def test_frames_together_have_the_values_that_they_have_alone(several, statistics, at_once):
     config = several[0][3].model_copy(update={"statistics": statistics})
     fields, joints, confidence = ([scene[i] for scene in several] for i in range(3))
     joints[0], confidence[0] = joints[0][:0], confidence[0][:0]  # a frame without anybody
     if fields[0].joint_depth is not None:
         fields[0] = ArrayDepth(fields[0].values, fields[0].joint_depth[:0])
-    together = describe_frames(fields, joints, confidence, config)
+    with mock.patch("etl.stages.extremes._AT_ONCE", at_once):
+        together = describe_frames(fields, joints, confidence, config)
     assert len(together) == len(several)
     for (values, valid), field, places, scores in zip(together, fields, joints, confidence, strict=True):
         alone = describe(field, places, scores, config)
