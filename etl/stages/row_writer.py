@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.errors import WorkspaceError
+from etl.errors import MergeError, WorkspaceError
 
 Array = NDArray[Any]
 
@@ -138,7 +138,7 @@ class RowWriter:
         ------
         ValueError
             When the rows don't fit the array's shape.
-        OSError
+        etl.errors.MergeError
             When `source` can't be read, or ends before.
         etl.errors.WorkspaceError
             When the disk doesn't take them.
@@ -148,11 +148,11 @@ class RowWriter:
             raise ValueError(f"rows {start} to {start + count} don't fit {key!r} of shape {member.shape}")
         buffer = np.empty(min(_PIECE, count * member.row_bytes), np.uint8).data
         crc, target, end = 0, member.offset + start * member.row_bytes, offset + count * member.row_bytes
-        with source.open("rb", buffering=0) as file:
+        with _read_errors(source), source.open("rb", buffering=0) as file:
             while offset < end:
                 piece = buffer[: os.preadv(file.fileno(), [buffer[: end - offset]], offset)]
                 if not piece:
-                    raise OSError(f"{source} ends at byte {offset}, before {end}")
+                    raise OSError(f"it ends at byte {offset}, before {end}")
                 crc = zlib.crc32(piece, crc)
                 with disk_errors(member.file):
                     _write_all(self._opened(member.file), piece, target)
@@ -199,6 +199,16 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         mend = mends.get(error.errno or 0, "Look after the disk, or choose another output folder.")
         raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), mend) from error
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    # Named here: whoever takes the result of a thread may have another file open by then.
+    try:
+        yield
+    except OSError as error:
+        mend = "Run `xycd estimate` again; add --verify if the file is damaged."
+        raise MergeError("Files that are merged can be read.", f"{path}: {error}", mend) from error
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:

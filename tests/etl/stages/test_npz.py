@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.errors import WorkspaceError
+from etl.errors import MergeError, WorkspaceError
 from etl.stages.npz import ArrayFolder, NpzWriter, RowWriter
 
 WRITERS = [NpzWriter, ArrayFolder]
@@ -148,7 +148,7 @@ def test_bytes_are_copied_from_another_file(tmp_path, monkeypatch):
             writer.record(rows.blocks())
         with RowWriter(writer.members) as rows:
             rows.copy_behind("a", 12, 8, tmp_path / "source", 4 + 13 * 16)
-            with pytest.raises(OSError, match="ends at byte 324, before 340"):
+            with pytest.raises(MergeError, match="source: it ends at byte 324, before 340"):
                 rows.blocks()
             with pytest.raises(ValueError, match="rows 13 to 21 don't fit"):
                 rows.copy("a", 13, 8, tmp_path / "source", 4)
