@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
 _AT_ONCE: Final = 120_000  # pixels
+_KEPT: Final = 1024  # discs; a radius of up to 30 px has 900
 
 
 class _Discs(NamedTuple):
@@ -31,7 +32,7 @@ class _Discs(NamedTuple):
     middles: Indices  # the centre's place in `pixels`
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=_KEPT)
 def _disc(reach: int) -> tuple[Indices, Indices]:
     """Steps dx and dy from the centre to the pixels whose squared distance from it is at most `reach`."""
     half = math.isqrt(reach)
@@ -48,6 +49,8 @@ class _Steps(dict[int, Indices]):
         self._width = width
 
     def __missing__(self, reach: int) -> Indices:
+        if len(self) >= _KEPT:
+            self.clear()
         dx, dy = _disc(reach)
         self[reach] = steps = dy * self._width + dx
         return steps
