@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="frames a second of the networks")
     options = parser.parse_args()
     results, material = Results("gaps"), prepare(options.frames)
-    models = ModelSettings(set=f"{__spec__.name}:build" if __spec__ else "", options={"rate": options.rate})
+    models = ModelSettings(set="benchmarks.gaps:build", options={"rate": options.rate})
     settings = {"partition_frames": SIZE, "embeddings": {"enabled": True}}
     os.environ.update(environment(len(cores()[:2])))
     alone = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}

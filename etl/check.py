@@ -46,7 +46,7 @@ class Trial:
             pace, warm, threads = Pace(), time.perf_counter(), decoders.count
             estimate_rows(rows, models, self.estimator, threads=threads, ahead=reads_ahead(models), pace=pace)
             rates[threads] = rows.sizes["frame"] / (time.perf_counter() - warm)
-            decoders.learn(rows.sizes["frame"], pace, decoders.count)
+            decoders.learn(rows.sizes["frame"], pace, threads)
             if decoders.settled:
                 break
         return {"models_s": built - begun, "frames_per_s": rates[decoders.count], "decode_threads": decoders.count}

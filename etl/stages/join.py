@@ -159,8 +159,8 @@ def inspect(files: SequenceFiles) -> Inspected:
         annotated = rows_of(ds)
         # A greater number has as many digits, or more.
         (longest,) = image_names(text_of(ds.attrs["imgname"]), annotated.max(axis=0, initial=0, keepdims=True))
-        text = {n: len(t) for n, t in (("subject", key.subject), ("action", key.action), ("camera", key.camera))}
-        text["imgname"] = len(longest)
+        texts = {"imgname": longest, "subject": key.subject, "action": key.action, "camera": key.camera}
+        text = {name: len(value) for name, value in texts.items()}
         truth = "keypoints_2d" in ds
     contents: Contents | None = None
     grids: set[tuple[str, int, int]] = set()
