@@ -82,11 +82,12 @@ def extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: ND
         Point, minimum, maximum; NaN where no pixel of the disc has a value.
     """
     # So many people at once that what is made on the way stays in a processor's own caches.
+    if math.pi * np.vdot(radii, radii) <= _AT_ONCE:
+        return _extremes(depths, centers, radii)
     group = (math.pi * radii * radii).sum(axis=1).cumsum() // _AT_ONCE
-    if len(ends := np.flatnonzero(np.diff(group)) + 1):
-        slices = [slice(a, b) for a, b in itertools.pairwise((0, *ends.tolist(), len(depths)))]
-        return np.concatenate([_extremes(depths[part], centers[part], radii[part]) for part in slices], axis=1)
-    return _extremes(depths, centers, radii)
+    ends = (np.flatnonzero(np.diff(group)) + 1).tolist()
+    slices = [slice(first, end) for first, end in itertools.pairwise((0, *ends, len(depths)))]
+    return np.concatenate([_extremes(depths[part], centers[part], radii[part]) for part in slices], axis=1)
 
 
 def _extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: NDArray[np.float64]) -> Floats:
