@@ -27,8 +27,8 @@ import psutil
 from benchmarks.harness import Results, cores, cpu_seconds
 from etl import pipeline
 from etl.config import load
-from etl.datasets.human36m import SPLIT_OF
-from etl.datasets.human36m_metadata import read_metadata
+from etl.datasets.human36m.metadata import read_metadata
+from etl.datasets.human36m.reader import SPLIT_OF
 from etl.demo.release import write_metadata, write_poses
 from schemas.skeletons import H36M_32_TO_17
 

@@ -23,13 +23,13 @@ from benchmarks.harness import Sample
 from cluster import settings
 from cluster.settings import THREAD_VARIABLES
 from etl.config import EstimateSettings, ModelSettings
-from etl.datasets.frames import Media, decode
+from etl.media.frames import Media, decode
 from etl.models import geometry
 from etl.models.base import Frame
-from etl.stages.blocks import estimate_batch
+from etl.stages.blocks.chain import estimate_batch
+from etl.stages.blocks.people import choose_person
+from etl.stages.blocks.skeleton import coco_to_h36m
 from etl.stages.estimate import build_models
-from etl.stages.people import choose_person
-from etl.stages.skeleton import coco_to_h36m
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 

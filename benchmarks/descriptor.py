@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.harness import Results, cores, interleaved, like_a_worker, median, ratio
 from etl.config import DescriptorConfig
 from etl.models.base import ArrayDepth
-from etl.stages.descriptor import describe_frames
+from etl.stages.blocks.descriptor import describe_frames
 
 BATCH = 16  # frames at once
 FASTER = 100.0  # the goals: times the loop, and ms a frame by whether statistics are on

@@ -17,13 +17,13 @@ from distributed import Client, LocalCluster
 
 from benchmarks.harness import Results
 from etl.config import EstimateSettings, ModelSettings, load
-from etl.driver import Driver
-from etl.partition import Partition, Receipt
-from etl.progress import Silent
-from etl.resume import look_for_finished
-from etl.schedule import run_partitions
+from etl.execution.driver import Driver
+from etl.execution.resume import look_for_finished
+from etl.execution.scheduling import run_partitions
 from etl.stages.estimate import Estimator
-from etl.workspace import FeatureStore
+from etl.stages.progress import Silent
+from etl.store.partition import Partition, Receipt
+from etl.store.workspace import FeatureStore
 from schemas.keys import SequenceKey
 
 FRAMES = 512

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Results, interleaved, median, ratio
-from etl.models.embedding import sample
+from etl.models.auglift.embedding import sample
 
 BATCH = 16
 MAPS = {"RTMPose-l": (1024, 12, 9), "Depth Anything V2": (256, 37, 37)}  # channels, rows, columns

@@ -5,8 +5,9 @@
 The limit: the same networks on the same frames, decoded and in memory, called as fast as they can be by one process a
 core, plus decoding alone. On a CPU both need the same cores, so their seconds add up. Every contender has the first two
 cores to itself, one process each; one worker has one core. Estimate runs as it does in earnest: partitions through
-`etl.schedule.run_partitions`, on workers that `cluster.start` made, to files in a store. Each figure comes by wall time
-and by processor time, which others on the machine hardly touch. Ray Data takes part where it is installed.
+`etl.execution.scheduling.run_partitions`, on workers that `cluster.start` made, to files in a store. Each figure
+comes by wall time and by processor time, which others on the machine hardly touch. Ray Data takes part where it is
+installed.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from benchmarks.harness import Results, Sample, cores, cpu_seconds, interleaved,
 from benchmarks.material import KINDS, Job, Kind, Material, prepare, shares
 from cluster.config import ClusterConfig
 from etl.config import ModelSettings
-from etl.progress import Silent
-from etl.schedule import run_partitions
+from etl.execution.scheduling import run_partitions
+from etl.stages.progress import Silent
 from schemas import annotation
 from schemas.camera import Camera
 

@@ -18,9 +18,9 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.harness import Results, interleaved, median, ratio
-from etl.partition import Partition
-from etl.stages.feature_file import write_partition
-from etl.workspace import FeatureStore, file_sha256
+from etl.stages.files.features import write_partition
+from etl.store.partition import Partition
+from etl.store.workspace import FeatureStore, file_sha256
 from schemas import features
 from schemas.annotation import key_of
 

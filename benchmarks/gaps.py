@@ -24,13 +24,13 @@ from benchmarks.harness import Results, Sample, cores, interleaved, median
 from benchmarks.material import KINDS, Job, prepare
 from cluster.settings import environment
 from etl.config import ModelSettings
+from etl.execution.scheduling import run_partitions
 from etl.models.base import ArrayDepth, DepthField, Detections, Embeddings, Frame, Poses
-from etl.partition import Partition, Receipt
-from etl.progress import Silent
-from etl.schedule import run_partitions
 from etl.stages import estimate
 from etl.stages.estimate import Estimator, estimate_partition
+from etl.stages.progress import Silent
 from etl.stages.turns import begin_another
+from etl.store.partition import Partition, Receipt
 
 SIZE, CHANNELS = 64, (1024, 256)
 BUSY = 0.97  # the goal: share of the time in which networks work, with partitions of 512 frames

@@ -22,12 +22,12 @@ import netCDF4
 import numpy as np
 
 from benchmarks.harness import Results
-from etl.alignment import Finding, judge_sequence
+from etl.alignment.fit import Finding, judge_sequence
+from etl.alignment.judge import Verdict, read_track, systematic
+from etl.alignment.tracks import Floats, Track
 from etl.demo.run import MINIATURES, run_demo
-from etl.judge import Verdict, read_track, systematic
-from etl.query import open_features
+from etl.results.features import open_features
 from etl.stages.join import SequenceFiles
-from etl.track import Floats, Track
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17
 

@@ -17,14 +17,14 @@ import platformdirs
 import xarray as xr
 
 from etl.config import EstimateSettings, ModelSettings
-from etl.datasets.frames import Media, decode
-from etl.datasets.human36m import Human36M
+from etl.datasets.human36m.reader import Human36M
 from etl.demo.human36m import Plan
 from etl.demo.miniature import render
-from etl.partition import Partition, cut
+from etl.media.frames import Media, decode
 from etl.stages.annotate import annotate
 from etl.stages.estimate import Estimator, describe_stage, stage_key
-from etl.workspace import FeatureStore
+from etl.store.partition import Partition, cut
+from etl.store.workspace import FeatureStore
 
 Kind = Literal["jpeg", "h264"]
 KINDS: tuple[Kind, Kind] = ("jpeg", "h264")
@@ -81,7 +81,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Job:
-    """What `etl.schedule.run_partitions` takes."""
+    """What `etl.execution.scheduling.run_partitions` takes."""
 
     estimator: Estimator
     partitions: list[Partition]

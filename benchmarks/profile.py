@@ -31,10 +31,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "networks": ("ai_edge_litert/", "tflite", "xnn_", "Invoke"),
     "compressed npz": ("savez", "_savez", "zipfile"),
     "writing": ("write_partition", "_write_and_hash", "to_netcdf"),
-    "decoding": ("datasets/frames", "datasets/image", "datasets/video", "read_image", "av/", "simplejpeg"),
+    "decoding": ("etl/media/", "read_image", "av/", "simplejpeg"),
     "crops": ("models/geometry", "warpAffine"),
     "descriptor": ("stages/descriptor", "describe_joints", "stages/extremes"),
-    "decoding answers": ("blazepose_decode", "models/blazepose", "blazepose_people"),
+    "decoding answers": ("models/embedded/"),
     "depth": ("blazepose_depth",),
     "other blocks": ("stages/blocks", "stages/people", "stages/skeleton", "stages/estimate"),
 }

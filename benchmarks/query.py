@@ -64,14 +64,14 @@ def load_joined(workspace: Path, subject: str, action: str) -> int:
 
 def summary(workspace: Path) -> int:
     import etl
-    from etl.tables import summary_table
+    from etl.results.tables import summary_table
 
     return int(summary_table(etl.open_features(workspace, "h36m"), "joint")["frames"].iloc[0])
 
 
 def condition(workspace: Path) -> int:
     import etl
-    from etl.tables import summary_table
+    from etl.results.tables import summary_table
 
     selected = etl.open_features(workspace, "h36m").sel(where="confidence < 0.05 and error_px > 10")
     return int(summary_table(selected, "subject")["frames"].sum())

@@ -23,8 +23,8 @@ from benchmarks.harness import Results, interleaved
 from benchmarks.material import prepare
 from cluster import settings
 from etl.config import EstimateSettings, ModelSettings
-from etl.models import auglift_runtimes
-from etl.models.runtime_choice import fastest
+from etl.models.auglift import runtimes as auglift_runtimes
+from etl.models.engines.choice import fastest
 
 NETWORKS = {"detector": "rtmdet-tiny", "pose": "rtmpose-t", "depth": "depth-anything-v2-indoor-small"}
 OPTIONS = {**NETWORKS, "weights": "random", "device": "cpu"}

@@ -71,14 +71,14 @@ def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None
     """One network, one picture at a time, on each runtime."""
     import torch
 
-    from etl.models import auglift_build
-    from etl.models.auglift_settings import parse
-    from etl.models.engines import ENGINES
-    from etl.models.network import on_torch
-    from etl.models.onnx_export import exported, state_hash
-    from etl.models.runtime_choice import fastest, installed
-    from etl.models.torch_runtime import Runtime
-    from etl.stages.pace import processors
+    from cluster.processors import processors
+    from etl.models.auglift import build as auglift_build
+    from etl.models.auglift.settings import parse
+    from etl.models.engines.choice import fastest, installed
+    from etl.models.engines.engines import ENGINES
+    from etl.models.engines.export import exported, state_hash
+    from etl.models.engines.network import on_torch
+    from etl.models.engines.torch_runtime import Runtime
 
     part = part_of(name)
     settings = parse({part: name, "weights": "random", "device": "cpu"})
@@ -143,7 +143,7 @@ def large_convolution(results: Results) -> None:
     """What these processors reach where nothing but multiplication is to be done."""
     import torch
 
-    from etl.stages.pace import processors
+    from cluster.processors import processors
 
     torch.set_num_threads(processors())
     images, weights = torch.rand(1, 256, 64, 64), torch.rand(256, 256, 3, 3)
@@ -156,8 +156,8 @@ def on_openvino_by_layer(path: Path, images: Any, calls: int) -> dict[str, float
     """Milliseconds a picture by kind of layer."""
     import openvino
 
-    from etl.models.engines import openvino_settings
-    from etl.stages.pace import processors
+    from cluster.processors import processors
+    from etl.models.engines.engines import openvino_settings
 
     core = openvino.Core()
     settings = {**openvino_settings(processors()), "PERF_COUNT": True}
@@ -184,10 +184,10 @@ def on_device(results: Results, name: str, rounds: int, device: str, compiled: b
 
     import torch
 
-    from etl.models import auglift_build
-    from etl.models.auglift_settings import parse
-    from etl.models.network import on_torch
-    from etl.models.torch_runtime import Runtime
+    from etl.models.auglift import build as auglift_build
+    from etl.models.auglift.settings import parse
+    from etl.models.engines.network import on_torch
+    from etl.models.engines.torch_runtime import Runtime
 
     part = part_of(name)
     settings = parse({part: name, "weights": "random", "device": device})
@@ -218,8 +218,8 @@ def resizing(results: Results, rounds: int, device: str) -> None:
     import numpy as np
     import torch
 
-    from etl.models import auglift_build
-    from etl.models.auglift_settings import parse
+    from etl.models.auglift import build as auglift_build
+    from etl.models.auglift.settings import parse
 
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (1002, 1000, 3), np.uint8) for _ in range(BATCHES["depth"])]

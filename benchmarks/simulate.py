@@ -25,10 +25,10 @@ from etl import pipeline
 from etl.config import Config, load
 from etl.datasets.base import Sequence
 from etl.demo.release import ACTIONS, CAMERAS, file_prefix, write_metadata
-from etl.job import Job
-from etl.partition import Partition, Receipt
+from etl.execution.job import Job
 from etl.stages.annotate import Entry, Manifest, identity_of, options_of
-from etl.workspace import Current, file_sha256
+from etl.store.partition import Partition, Receipt
+from etl.store.workspace import Current, file_sha256
 from schemas import annotation, features
 from schemas.features import Status
 from schemas.keys import SequenceKey

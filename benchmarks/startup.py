@@ -19,7 +19,7 @@ import typer.main
 
 from benchmarks.harness import Results, Sample, interleaved, median
 from benchmarks.material import prepare
-from etl.cli import app
+from etl.cli.app import app
 
 HELP = 0.5  # the goal, seconds
 FRAMES = 32

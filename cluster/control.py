@@ -25,9 +25,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster import files
-from cluster.commands import CommandFailed, run
 from cluster.errors import ClusterError, NoRun
 from cluster.owner import Owner
+from cluster.slurm.commands import CommandFailed, run
 
 ROOM, SPARE_ROOM = (
     16_384,

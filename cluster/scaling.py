@@ -36,7 +36,7 @@ def parse_target(target: str) -> tuple[int, int | None]:
 def start_cluster(config: ClusterConfig, *, folder: Path | None, uses_gpu: bool) -> Cluster:
     """See `cluster.start`."""
     if config.kind == "slurm":
-        from cluster.slurm import SlurmWorkers
+        from cluster.slurm.cluster import SlurmWorkers
 
         return SlurmWorkers.begin(config, folder=folder)
     cluster = LocalWorkers(config, uses_gpu=uses_gpu)
@@ -73,7 +73,7 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
         ``kind``, ``workers`` (connected), ``wanted`` (workers, or jobs on SLURM), ``adaptive`` ("2:20" of what
         ``wanted`` counts, "2:" where no maximum is set, or None), ``dashboard`` (its address, None without),
         ``tunnel`` (the command that brings it to one's own machine), ``problems``; on SLURM also what else
-        `cluster.slurm.SlurmWorkers.summary` gives.
+        `cluster.slurm.cluster.SlurmWorkers.summary` gives.
     """
     adaptive, per_job = getattr(cluster, "_adaptive", None), getattr(cluster, "workers_per_job", 1)
     bounds = None

@@ -20,9 +20,9 @@ from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-from etl.cli import app
+from etl.cli.app import app
 from etl.config import Config
-from etl.models.auglift_settings import AugliftSettings
+from etl.models.auglift.settings import AugliftSettings
 from schemas import annotation, features, xycd
 from schemas.skeletons import COCO_17, COCO_TO_H36M, H36M_17
 

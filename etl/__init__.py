@@ -15,15 +15,20 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etl.index import open_index
     from etl.pipeline import run
-    from etl.query import open_features
-    from etl.training import open_xycd
+    from etl.results.features import open_features
+    from etl.results.index import open_index
+    from etl.results.training import open_xycd
 
 __all__ = ["__version__", "open_features", "open_index", "open_xycd", "run"]
 __version__ = _version("xycd")
 
-_HOMES = {"open_features": "query", "open_index": "index", "open_xycd": "training", "run": "pipeline"}
+_HOMES = {
+    "open_features": "results.features",
+    "open_index": "results.index",
+    "open_xycd": "results.training",
+    "run": "pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -135,7 +135,7 @@ class ModelSettings(Settings):
 
 
 class DescriptorConfig(Settings):
-    """How depth around a joint is described; see docs of etl.stages.descriptor."""
+    """How depth around a joint is described; see docs of etl.stages.blocks.descriptor."""
 
     radius: Literal["adaptive", "linear"] = Field(
         "adaptive",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from etl import steps
 from etl.config import Config
-from etl.driver import Driver, Heeding
-from etl.job import Job
-from etl.progress import Reporter, Silent
-from etl.steps import Summary
-from etl.workspace import Workspace
+from etl.execution import steps
+from etl.execution.driver import Driver, Heeding
+from etl.execution.job import Job
+from etl.execution.steps import Summary
+from etl.stages.progress import Reporter, Silent
+from etl.store.workspace import Workspace
 
 STAGES = ("annotate", "estimate", "merge")
 

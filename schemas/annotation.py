@@ -62,7 +62,7 @@ ATTRIBUTES: Final[dict[str, type]] = {
     "camera": str,
     "split": str,
     "release_name": str,  # the release's own name of the sequence
-    "media": str,  # JSON of etl.datasets.frames.Media: what holds the frames, relative to the dataset's root
+    "media": str,  # JSON of etl.media.frames.Media: what holds the frames, relative to the dataset's root
     "media_bytes": int,  # its size, part of its identity
     "rate_hz": float,  # of the rows; 0 where unknown
     "media_rate_hz": float,  # of the media; 0 where unknown

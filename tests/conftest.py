@@ -27,7 +27,7 @@ def samples() -> Path:
 @pytest.fixture(scope="session")
 def embedded_weights() -> Path:
     """Folder of the embedded networks' files: the user's own cache, filled with pip where it is empty."""
-    from etl.models import weights
+    from etl.models.files import weights
 
     for name in ("pose_detection.tflite", "pose_landmark_full.tflite"):
         weights.fetch(name)

@@ -8,8 +8,8 @@ from typing import ClassVar, Protocol
 
 import xarray as xr
 
-from etl.datasets.frames import Media
 from etl.errors import DatasetError
+from etl.media.frames import Media
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 

@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 
 from etl.datasets.base import Sequence, select
 from etl.datasets.checks import COPY_AGAIN, read_json, require_array, require_folder, require_key, require_known
-from etl.datasets.frames import Media
 from etl.datasets.geometry import doubts, measure_body, require_middle, require_rotation
-from etl.datasets.rows import choose_rows, measure_media, picture_size, step_between
+from etl.datasets.sampling import choose_rows, measure_media, picture_size, step_between
 from etl.errors import DatasetError
+from etl.media.frames import Media
 from schemas import annotation
 from schemas.camera import Camera
 from schemas.keys import SequenceKey

@@ -19,8 +19,8 @@ import xarray as xr
 
 from etl.datasets.base import Sequence
 from etl.datasets.checks import require_folder
-from etl.datasets.frames import Media, frame_count, media_bytes, media_rate
 from etl.errors import DatasetError, MediaError
+from etl.media.frames import Media, frame_count, media_bytes, media_rate
 from schemas import annotation
 from schemas.keys import SequenceKey
 

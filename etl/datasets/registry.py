@@ -10,9 +10,9 @@ from etl.datasets.base import DatasetReader
 from etl.datasets.checks import require_known
 
 READERS: Final[dict[str, str]] = {
-    "h36m": "etl.datasets.human36m:Human36M",
-    "3dpw": "etl.datasets.threedpw:ThreeDPW",
-    "3dhp": "etl.datasets.mpi_inf_3dhp:MpiInf3DHP",
+    "h36m": "etl.datasets.human36m.reader:Human36M",
+    "3dpw": "etl.datasets.threedpw.reader:ThreeDPW",
+    "3dhp": "etl.datasets.mpi_inf_3dhp.reader:MpiInf3DHP",
     "fit3d": "etl.datasets.fit3d:Fit3D",
     "folder": "etl.datasets.folder:Folder",
 }

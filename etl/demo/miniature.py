@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.cores import cores
+from cluster.processors import cores
 from etl.demo.body import style_of
 from etl.demo.figure import Skeleton
 from etl.demo.motions import pose_at

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.datasets.mpi_inf_3dhp import FAST, FRAMES, OUTDOOR, TEST_ACTION, TEST_SUBJECTS
+from etl.datasets.mpi_inf_3dhp.reader import FAST, FRAMES, OUTDOOR, TEST_ACTION, TEST_SUBJECTS
 from etl.demo import raw_mpi_inf_3dhp
 from etl.demo.cameras import origin_of, placed, posed, scaled
 from etl.demo.miniature import act, film, joints_of, truth_path

@@ -17,15 +17,15 @@ from etl import pipeline
 from etl.config import Config, load
 from etl.demo import fit3d, human36m, mpi_inf_3dhp, threedpw
 from etl.demo.miniature import Plan, render
-from etl.draw import Image, save, side_by_side
 from etl.errors import ConfigError, XycdError
-from etl.looking import frame_of
-from etl.overlay import View, crop, draw_view, scaled
-from etl.progress import Reporter, Silent, duration
-from etl.query import open_features
+from etl.execution.steps import Summary
+from etl.report.drawing import Image, save, side_by_side
+from etl.report.overlay import View, crop, draw_view, scaled
 from etl.report.page import write_report
-from etl.show import find_sequence
-from etl.steps import Summary
+from etl.report.show import find_sequence
+from etl.report.views import frame_of
+from etl.results.features import open_features
+from etl.stages.progress import Reporter, Silent, duration
 from schemas.features import Status
 from schemas.skeletons import LIMB_JOINTS
 

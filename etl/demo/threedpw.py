@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from etl.datasets.threedpw import CAMERA, sequence_key, sequence_name
+from etl.datasets.threedpw.reader import CAMERA, sequence_key, sequence_name
 from etl.demo import raw_threedpw
 from etl.demo.cameras import placed
 from etl.demo.miniature import act, film, joints_of, truth_path

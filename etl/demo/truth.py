@@ -18,7 +18,7 @@ from etl.demo.recording import PersonTruth, SequenceTruth, read_truth
 from etl.errors import ModelError
 from etl.models import geometry
 from etl.models.base import ArrayDepth, DepthField, Detections, Embeddings, Frame, Poses
-from etl.stages.people import box_of_keypoints, iou, published_boxes
+from etl.stages.blocks.people import box_of_keypoints, iou, published_boxes
 from schemas.keys import SequenceKey
 from schemas.skeletons import COCO_17
 

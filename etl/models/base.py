@@ -4,7 +4,7 @@ A model set is built once per worker process and called with batches of frames:
 
     detections = models.detect(frames)
     poses = models.estimate_poses(frames, detections)     # every candidate person
-    poses = choose(poses)                                 # etl.stages.people
+    poses = choose(poses)                                 # etl.stages.blocks.people
     depths = models.estimate_depth(frames, poses)         # once a frame, however many people
     embeddings = models.embed(poses, depths, joints)      # if the set has embeddings
     maps = models.pool_maps(poses, depths, sizes)         # if they are to be kept: a `MapSource` only
@@ -277,7 +277,7 @@ class MapSource(Protocol):
     def pool_maps(
         self, poses: Sequence[Poses], depths: Sequence[DepthField], sizes: Mapping[str, tuple[int, int]]
     ) -> list[Mapping[str, PooledMap]]:
-        """Maps of each stream, averaged over the columns and rows of `sizes`; see `etl.models.pooling`."""
+        """Maps of each stream, averaged over the columns and rows of `sizes`; see `etl.models.auglift.pooling`."""
         ...
 
 

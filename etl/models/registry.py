@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import ConfigError, ModelError
-from etl.models import weights
 from etl.models.base import Description, MapSource, ModelSet
+from etl.models.files import weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ class SetInfo:
     module : str
         Has ``build(options, cache)``, which takes a mapping and a folder or None, and returns a `ModelSet`.
     files : tuple of str
-        Names in `etl.models.weights.FILES`.
+        Names in `etl.models.files.weights.FILES`.
     needs : str
         The extra of the distribution whose packages it needs; "" for none.
     options_module : str
@@ -48,7 +48,7 @@ class SetInfo:
         For sets that take long to build: has ``describe(options, cache)``, which returns a `Description`, and is
         light. "" for others.
     runtimes_module : str
-        For sets whose networks run on one of several runtimes: as `etl.models.auglift_runtimes`. "" for others.
+        For sets whose networks run on one of several runtimes: as `etl.models.auglift.runtimes`. "" for others.
     maps : bool
         Whether what it builds is a `MapSource`.
     """
@@ -73,19 +73,19 @@ SETS: Final[dict[str, SetInfo]] = {
             "embedded",
             "BlazePose GHUM on LiteRT: 2D joints and coarse metric depth, on any CPU, without a model hub",
             "Apache-2.0",
-            "etl.models.blazepose",
+            "etl.models.embedded.model_set",
             ("pose_detection.tflite", "pose_landmark_full.tflite"),
-            options_module="etl.models.blazepose_settings",
+            options_module="etl.models.embedded.settings",
         ),
         SetInfo(
             "auglift",
             "RTMDet, RTMPose-l and Depth Anything V2 metric: what the published results rest on",
             "Apache-2.0; depth CC-BY-NC-4.0 (ViT-B, ViT-L)",
-            "etl.models.auglift",
+            "etl.models.auglift.model_set",
             needs="openmmlab",
-            files_module="etl.models.auglift_files",
-            identity_module="etl.models.auglift_identity",
-            runtimes_module="etl.models.auglift_runtimes",
+            files_module="etl.models.auglift.files",
+            identity_module="etl.models.auglift.identity",
+            runtimes_module="etl.models.auglift.runtimes",
             maps=True,
         ),
     )

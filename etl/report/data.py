@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from etl.alignment.judge import FILE as JUDGE_FILE
+from etl.alignment.judge import Verdict, read_verdicts
 from etl.errors import MergeError, WorkspaceError
-from etl.failures import list_failures
-from etl.judge import FILE as JUDGE_FILE
-from etl.judge import Verdict, read_verdicts
-from etl.partition import Receipt
-from etl.rows import Rows, read_rows
-from etl.workspace import FeatureStore, Workspace
+from etl.results.rows import Rows, read_rows
+from etl.store.failures import list_failures
+from etl.store.partition import Receipt
+from etl.store.workspace import FeatureStore, Workspace
 from schemas.keys import SequenceKey
 
 MOST_ROWS: Final = 100_000  # of a dataset that a report looks at; about 70 MB
@@ -48,7 +48,7 @@ class Material:
     receipts : tuple of Receipt
         Of the finished partitions.
     failures : DataFrame
-        See etl.failures.
+        See etl.store.failures.
     verdicts : tuple of Verdict
         Of the alignment judge; empty where it hasn't been asked about these features.
     stage : dict

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from etl.rows import Rows
+from etl.results.rows import Rows
 from schemas.skeletons import LIMB_JOINTS
 
 Floats = NDArray[np.float64]

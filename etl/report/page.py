@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 
 from etl import __version__
+from etl.alignment.hypotheses import FAULTS
+from etl.alignment.judge import faulty, left_open, not_judged
 from etl.errors import XycdError
-from etl.hypotheses import FAULTS
-from etl.judge import faulty, left_open, not_judged
-from etl.progress import duration
 from etl.report import measures
 from etl.report.data import MOST_ROWS, Material, gather, notes_of
 from etl.report.measures import PCK_AT
 from etl.report.pictures import FailureKind, Painter, Picture, examples, failure_kinds
 from etl.report.runs import in_words, runs_of
-from etl.rows import Rows
-from etl.workspace import write_atomically
+from etl.results.rows import Rows
+from etl.stages.progress import duration
+from etl.store.workspace import write_atomically
 from schemas.skeletons import LIMB_JOINTS
 
 TEMPLATES: Final = Path(__file__).parent / "templates"

@@ -16,10 +16,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from etl.errors import WorkspaceError, XycdError
-from etl.looking import Source, boxes_of, frame_of, look, needs_root, person_of
 from etl.models.base import Frame, ModelSet
-from etl.overlay import Person, View, crop, draw_depth_map, draw_view, scaled
 from etl.report.data import Material
+from etl.report.overlay import Person, View, crop, draw_depth_map, draw_view, scaled
+from etl.report.views import Source, boxes_of, frame_of, look, needs_root, person_of
 from etl.stages.estimate import build_models
 from schemas.keys import SequenceKey
 
@@ -222,7 +222,7 @@ def failure_kinds(painter: Painter, most: int = 4) -> list[FailureKind]:
 
 
 def _key_of(entry: dict[str, Any]) -> SequenceKey:
-    """Sequence of a line of etl.failures."""
+    """Sequence of a line of etl.store.failures."""
     names = ("dataset", "subject", "action", "subaction", "camera")
     dataset, subject, action, subaction, camera = (entry[name] for name in names)
     return SequenceKey(str(dataset), str(subject), str(action), int(subaction), str(camera))

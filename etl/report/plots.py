@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from etl.judge import Verdict
+from etl.alignment.judge import Verdict
 from etl.report import measures
-from etl.rows import Rows
+from etl.results.rows import Rows
 from schemas.skeletons import H36M_17, LIMB_JOINTS
 
 Array = NDArray[np.floating[Any]]

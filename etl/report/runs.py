@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from etl.partition import Receipt
+from etl.store.partition import Receipt
 
 PAUSE: Final = 120.0  # seconds without any partition under way after which a run counts as another
 

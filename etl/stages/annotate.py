@@ -20,13 +20,13 @@ from typing import Any, Final
 
 import xarray as xr
 
-from etl.cores import cores
+from cluster.processors import cores
 from etl.datasets.base import DatasetReader, Sequence
 from etl.errors import XycdError
-from etl.progress import Reporter, Silent
-from etl.stages.manifest import FILE, VERSION, Entry, Manifest, read_entries, read_failures, summarise
-from etl.stages.mmpose_files import Export, export_cameras, export_mmpose, update_exports
-from etl.workspace import atomic_target, write_atomically
+from etl.stages.files.manifest import FILE, VERSION, Entry, Manifest, read_entries, read_failures, summarise
+from etl.stages.files.mmpose import Export, export_cameras, export_mmpose, update_exports
+from etl.stages.progress import Reporter, Silent
+from etl.store.workspace import atomic_target, write_atomically
 from schemas import annotation, mmpose
 from schemas.errors import SchemaError
 from schemas.keys import SequenceKey

@@ -22,25 +22,26 @@ import xarray as xr
 
 from cluster.config import StagingConfig
 from cluster.files import look_afresh
+from cluster.processors import processors
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings, to_json
-from etl.datasets.frames import Media, Room, read_ahead
 from etl.errors import DeviceError, MediaError, ModelError
-from etl.hdf5 import NETCDF_LOCK
+from etl.media.frames import Media, Room, read_ahead
 from etl.models import registry
 from etl.models.base import Description, Frame, ModelSet, OnDevice
-from etl.partition import Partition, Receipt, digest
-from etl.shelf import once_visible
-from etl.space import once_there_is_space
-from etl.stages import maps
-from etl.stages.blocks import estimate_batch
+from etl.stages.blocks.chain import estimate_batch
+from etl.stages.blocks.people import MARGIN
 from etl.stages.estimated_rows import EstimatedRows
-from etl.stages.feature_file import inspect, write_partition
-from etl.stages.pace import DecodeThreads, Pace, processors
-from etl.stages.people import MARGIN
+from etl.stages.files import maps
+from etl.stages.files.features import inspect, write_partition
+from etl.stages.pace import DecodeThreads, Pace
+from etl.stages.staging import staged
 from etl.stages.turns import Turn, Turns
-from etl.staging import staged
-from etl.workspace import FeatureStore
+from etl.store.listing import once_visible
+from etl.store.netcdf import NETCDF_LOCK
+from etl.store.partition import Partition, Receipt, digest
+from etl.store.space import once_there_is_space
+from etl.store.workspace import FeatureStore
 from schemas import annotation, features
 from schemas.features import Status
 

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.datasets.frames import DecodedFrame
+from etl.media.frames import DecodedFrame
 from etl.models.base import Frame
-from etl.stages import maps
-from etl.stages.blocks import FrameFeatures
+from etl.stages.blocks.chain import FrameFeatures
+from etl.stages.files import maps
 from schemas import annotation, features
 from schemas.camera import Camera
 from schemas.features import Status

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from etl import hdf5
 from etl.errors import MergeError
-from etl.hdf5 import number_of, read_array, text_of
+from etl.store import netcdf as hdf5
+from etl.store.netcdf import number_of, read_array, text_of
 from schemas import annotation, features
 from schemas.keys import SequenceKey
 

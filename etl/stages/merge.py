@@ -21,12 +21,12 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 
 from etl.errors import MergeError
-from etl.progress import Reporter, Silent
+from etl.stages.blocks.vectors import RowSettings, has_statistics
+from etl.stages.files.npz import ArrayFolder, ArrayWriter, NpzWriter
+from etl.stages.files.row_writer import Member
 from etl.stages.join import Inspected, SequenceFiles, check, inspect
-from etl.stages.npz import ArrayFolder, ArrayWriter, NpzWriter
-from etl.stages.row_writer import Member
+from etl.stages.progress import Reporter, Silent
 from etl.stages.sequence_rows import SequenceReport, Task, write_sequence
-from etl.stages.vectors import RowSettings, has_statistics
 from schemas import xycd
 
 __all__ = ["MergeReport", "SequenceFiles", "SequenceReport", "merge"]
@@ -86,7 +86,7 @@ def merge(
     format : {"npz", "npy"}
         Which of them.
     part, casp_extremes, compat
-        See etl.stages.vectors.RowSettings.
+        See etl.stages.blocks.vectors.RowSettings.
     metadata : mapping, optional
         JSON-ready; goes into the key ``metadata``, with the counts.
     allow_missing : bool

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
-
-from etl.cores import cores
 
 T = TypeVar("T")
 
@@ -86,9 +83,3 @@ class DecodeThreads:
             self.count = min(2 * self.count, self.limit)
         else:
             self.settled = True
-
-
-def processors() -> int:
-    """Processors that this worker may use: what its cluster set aside for it, else what the system allows."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return min(int(given), cores()) if given.isdecimal() and int(given) > 0 else cores()

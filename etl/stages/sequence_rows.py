@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.errors import MergeError
-from etl.hdf5 import place_of, read_array, text_of
+from etl.stages.blocks.vectors import RowSettings, detected_part, predictions, truth
+from etl.stages.files.row_writer import Block, Member, RowWriter
 from etl.stages.join import Inspected, Ints, image_names, is_sorted, match, names_of, opened, rows_of
-from etl.stages.row_writer import Block, Member, RowWriter
-from etl.stages.vectors import RowSettings, detected_part, predictions, truth
+from etl.store.netcdf import place_of, read_array, text_of
 from schemas import annotation, features, xycd
 from schemas.features import Status, decode_float16
 
@@ -81,7 +81,7 @@ def write_sequence(task: Task) -> tuple[list[Block], SequenceReport]:
     Returns
     -------
     blocks : list of Block
-        Receipts for `etl.stages.npz.ArrayWriter.record`.
+        Receipts for `etl.stages.files.npz.ArrayWriter.record`.
     report : SequenceReport
         What became of the rows.
 

@@ -73,7 +73,7 @@ def test_a_look_counts_for_the_innermost_part_that_it_passes():
     folded = (
         "<module> (profile.py:1);worker (profile.py:2);estimate_partition (etl/stages/estimate.py:9);"
         "invoke (ai_edge_litert/interpreter.py:5);memcpy (libc.so.6) 6\n"
-        "worker (profile.py:2);decode (etl/datasets/frames.py:7);read (libc.so.6) 3\n"
+        "worker (profile.py:2);decode (etl/media/frames.py:7);read (libc.so.6) 3\n"
         "worker (profile.py:2);idle (threading.py:1) 1"
     )
     assert shares(folded) == {"networks": 0.6, "decoding": 0.3, "other": 0.1}

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cluster import jobs
 from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, port_range, walltime_seconds
+from cluster.slurm import jobs
 
 FIELDS = ["partition", "account", "qos", "constraint", "exclude", "gres", "memory", "walltime", "interface", "python"]
 BASE = ClusterConfig(kind="slurm", slurm=SlurmConfig(gres=None))

@@ -73,7 +73,7 @@ import signal, threading
 def handler(number, frame): pass
 signal.signal(signal.SIGINT, handler)
 def load():
-    import cluster.slurm
+    import cluster.slurm.cluster
 {how}
 import dask_jobqueue.runner
 print(signal.getsignal(signal.SIGINT) is handler)

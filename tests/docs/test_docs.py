@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import cluster.errors
 import etl.errors
-from etl.cli import app
+from etl.cli.app import app
 from etl.config import load
 from etl.demo.human36m import Plan
 from etl.demo.miniature import render

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
-from etl.cli import app
+from etl.cli.app import app
 from etl.config import Config
 from schemas import features, xycd
 from tests.docs.blocks import ROOT
@@ -133,6 +133,6 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     pages = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.html")}
     assert {"index.html", "reference/names.html", "reference/configuration.html", "notebooks/tour.html"} <= pages
     text = (tmp_path / "site/reference/python.html").read_text(encoding="utf-8")
-    assert "etl.query.Features" in text
+    assert "etl.results.features.Features" in text
     assert not list((tmp_path / "site").rglob("hooks.py"))
     assert not [page for page in pages if "https://fonts." in (tmp_path / "site" / page).read_text(encoding="utf-8")]

@@ -11,10 +11,11 @@ import pytest
 
 import cluster
 from cluster.config import ClusterConfig
-from etl import hdf5, pipeline
+from etl import pipeline
 from etl.config import Config, load
 from etl.demo.human36m import Plan
 from etl.demo.miniature import render
+from etl.store import netcdf as hdf5
 
 CAMERAS = ("54138969", "55011271")
 FRAMES = 40
@@ -50,8 +51,8 @@ class Walk:
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that tests remove or damage aren't waited for, as late ones on a shared disk are."""
-    monkeypatch.setattr("etl.shelf.PAUSES", ())
-    monkeypatch.setattr("etl.query.PATIENCE", ())
+    monkeypatch.setattr("etl.store.listing.PAUSES", ())
+    monkeypatch.setattr("etl.results.features.PATIENCE", ())
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,7 @@ def walk(shared_walk: Walk, tmp_path: Path) -> Walk:
 
 @pytest.fixture
 def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files that are opened from here on, through `etl.hdf5`."""
+    """Files that are opened from here on, through `etl.store.netcdf`."""
     found: list[str] = []
     file = hdf5.h5py.File
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from etl.models.auglift.pooling import pool, px_to_pooled
 from etl.models.base import ArrayDepth, DepthField, Detections, Embeddings, Frame, PooledMap, Poses
 from etl.models.geometry import resize_matrix, translation_matrix
-from etl.models.pooling import pool, px_to_pooled
 
 Floats = NDArray[np.float32]
 

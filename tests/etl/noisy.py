@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from etl.demo.truth import SceneTruth
 from etl.models.base import Detections, Frame, Poses
-from etl.stages.people import box_of_keypoints
+from etl.stages.blocks.people import box_of_keypoints
 from schemas.keys import SequenceKey
 
 MEMORY = 0.85  # of an error from one frame to the next, at 50 Hz

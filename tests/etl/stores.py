@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from etl.partition import Partition, cut
-from etl.stages.feature_file import write_partition
-from etl.workspace import MARKER, Current, FeatureStore, Workspace
+from etl.stages.files.features import write_partition
+from etl.store.partition import Partition, cut
+from etl.store.workspace import MARKER, Current, FeatureStore, Workspace
 from schemas import annotation, features
 from schemas.features import Status
 from schemas.keys import SequenceKey

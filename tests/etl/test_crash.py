@@ -20,8 +20,8 @@ import xarray as xr
 
 from etl import pipeline
 from etl.config import Config, load
-from etl.job import Job
-from etl.query import open_features
+from etl.execution.job import Job
+from etl.results.features import open_features
 
 FRAMES, SIZE = 24, 2
 

@@ -14,8 +14,8 @@ from PIL import Image
 from etl import pipeline
 from etl.config import Config, load
 from etl.errors import DatasetError
-from etl.failures import list_failures
-from etl.query import open_features
+from etl.results.features import open_features
+from etl.store.failures import list_failures
 
 GOOD = {"grey.png", "deep.png", "cmyk.jpg", "really_a_png.jpg", "plain.jpg"}
 BAD = {"zero.jpg", "truncated.jpg", "text.jpg", "enormous.png"}

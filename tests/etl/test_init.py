@@ -9,10 +9,10 @@ import etl
 
 
 def test_names_are_what_they_say() -> None:
-    from etl.index import open_index
     from etl.pipeline import run
-    from etl.query import open_features
-    from etl.training import open_xycd
+    from etl.results.features import open_features
+    from etl.results.index import open_index
+    from etl.results.training import open_xycd
 
     assert (etl.run, etl.open_features, etl.open_index, etl.open_xycd) == (run, open_features, open_index, open_xycd)
     assert set(etl.__all__) >= {"run", "open_features", "open_index", "open_xycd"}

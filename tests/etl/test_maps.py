@@ -12,14 +12,15 @@ import xarray as xr
 
 import cluster
 from cluster.config import ClusterConfig
-from etl import pipeline, steps
+from etl import pipeline
 from etl.config import Config, load
 from etl.errors import ConfigError, QueryError
-from etl.job import Job
-from etl.plan import plan
-from etl.query import Features, open_features
-from etl.resume import look_for_finished, settle
-from etl.stages import maps
+from etl.execution import steps
+from etl.execution.job import Job
+from etl.execution.plan import plan
+from etl.execution.resume import look_for_finished, settle
+from etl.results.features import Features, open_features
+from etl.stages.files import maps
 from tests.etl.fakes import map_of
 
 pytest.importorskip("zarr", reason="needs the extra zarr")

@@ -21,12 +21,12 @@ from etl.demo.human36m import Plan
 from etl.demo.miniature import render
 from etl.demo.truth import SceneTruth
 from etl.errors import MergeError, WorkspaceError
-from etl.failures import list_failures
-from etl.job import Job
-from etl.query import open_features
-from etl.stages.skeleton import coco_to_h36m
-from etl.steps import Summary
-from etl.workspace import Workspace
+from etl.execution.job import Job
+from etl.execution.steps import Summary
+from etl.results.features import open_features
+from etl.stages.blocks.skeleton import coco_to_h36m
+from etl.store.failures import list_failures
+from etl.store.workspace import Workspace
 from schemas.keys import SequenceKey
 from schemas.xycd import validate
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 import cluster
 from cluster.config import ClusterConfig
 from etl import pipeline
-from etl.cli import app
+from etl.cli.app import app
 from etl.demo import mpi_inf_3dhp, threedpw
 from etl.demo.truth import SceneTruth, SequenceTruth, read_truth
 from etl.errors import ConfigError, DatasetError
-from etl.query import open_features
-from etl.stages.skeleton import coco_to_h36m
+from etl.results.features import open_features
+from etl.stages.blocks.skeleton import coco_to_h36m
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17, LIMB_JOINTS
 from schemas.skeletons_raw import MPI_INF_3DHP_17

@@ -11,7 +11,7 @@ import pytest
 
 from etl import pipeline
 from etl.config import Config, load
-from etl.query import open_features
+from etl.results.features import open_features
 from schemas.features import Status
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from etl import pipeline
-from etl.cli import app
+from etl.cli.app import app
 from etl.config import Config, load
 from etl.errors import DatasetError, MergeError, SpaceError, XycdError
 from tests.etl.conftest import Walk
@@ -45,7 +45,7 @@ def refuse(*_: object, **__: object) -> None:
 def test_a_refusal_costs_its_own_dataset(
     walk: Walk, pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("etl.judge.refuse", refuse)
+    monkeypatch.setattr("etl.alignment.judge.refuse", refuse)
     toml = tmp_path / "xycd.toml"
     toml.write_text(
         f"""
@@ -71,7 +71,7 @@ def test_an_error_is_raised_where_nothing_else_is_to_do(
     def fill(*_: object, **__: object) -> None:
         raise SpaceError("Disks have room.", "none", "Free some.")
 
-    monkeypatch.setattr("etl.judge.refuse", refuse if alone else fill)
+    monkeypatch.setattr("etl.alignment.judge.refuse", refuse if alone else fill)
     config = walk.config() if alone else configure(walk, pictures)
     with pytest.raises(XycdError, match="Sequences fit" if alone else "Disks have room"):
         pipeline.run(config)

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from etl.partition import SequenceRows, cut
-from etl.resume import look_for_finished, settle
-from etl.workspace import Workspace
+from etl.execution.resume import look_for_finished, settle
+from etl.store.partition import SequenceRows, cut
+from etl.store.workspace import Workspace
 from tests.etl import stores
 
 

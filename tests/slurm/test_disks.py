@@ -12,9 +12,9 @@ import xarray as xr
 from cluster.control import read_status
 from etl import pipeline
 from etl.config import load
-from etl.driver import status_text
-from etl.job import Job
-from etl.query import open_features
+from etl.execution.driver import status_text
+from etl.execution.job import Job
+from etl.results.features import open_features
 from tests.cluster.small_disk import fill, mounted
 from tests.etl.datasets.media import write_video
 from tests.slurm.boot import Slurm, output

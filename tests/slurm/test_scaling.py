@@ -15,10 +15,10 @@ import pytest
 from distributed import Client
 
 import cluster
-from cluster import check
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, SubmissionRejected
 from cluster.security import certificate
+from cluster.slurm import check
 from tests.slurm import tasks
 from tests.slurm.boot import Slurm, output
 from tests.slurm.driver import drive

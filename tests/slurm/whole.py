@@ -22,7 +22,7 @@ import xarray as xr
 
 from cluster.control import read_status
 from cluster.errors import NoRun
-from etl.workspace import FeatureStore, Workspace
+from etl.store.workspace import FeatureStore, Workspace
 from tests.slurm.boot import output
 from tests.slurm.waiting import until
 

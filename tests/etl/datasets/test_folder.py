@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.datasets.folder import Folder, natural
-from etl.datasets.frames import Media, decode, frame_count
 from etl.errors import DatasetError
+from etl.media.frames import Media, decode, frame_count
 from schemas import annotation
 from schemas.keys import SequenceKey
 from tests.etl.datasets.media import number_of, numbered, write_video

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl.datasets import registry
-from etl.datasets.human36m import Human36M
+from etl.datasets.human36m.reader import Human36M
 from etl.errors import DatasetError
 
 

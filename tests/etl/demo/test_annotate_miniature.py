@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from etl.datasets.frames import Media, decode
-from etl.datasets.human36m import Human36M
+from etl.datasets.human36m.reader import Human36M
 from etl.demo.truth import SequenceTruth, read_truth
+from etl.media.frames import Media, decode
 from etl.stages.annotate import annotate, read_annotations
 from schemas import annotation
 from tests.etl.demo.conftest import SMALL

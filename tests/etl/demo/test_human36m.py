@@ -11,8 +11,8 @@ import cdflib
 import numpy as np
 import pytest
 
-from etl.datasets.human36m import Human36M
-from etl.datasets.rows import picture_size
+from etl.datasets.human36m.reader import Human36M
+from etl.datasets.sampling import picture_size
 from etl.demo import release
 from etl.demo.human36m import CUT, DEMO, Plan, frames_of
 from etl.demo.miniature import MARKER, render

@@ -12,15 +12,15 @@ import pytest
 import scipy.io
 
 from etl.datasets.fit3d import Fit3D
-from etl.datasets.frames import frame_count
-from etl.datasets.mpi_inf_3dhp import MpiInf3DHP
-from etl.datasets.rows import picture_size
-from etl.datasets.threedpw import ThreeDPW
-from etl.datasets.unpickle import read_pickle
+from etl.datasets.mpi_inf_3dhp.reader import MpiInf3DHP
+from etl.datasets.sampling import picture_size
+from etl.datasets.threedpw.reader import ThreeDPW
+from etl.datasets.threedpw.unpickle import read_pickle
 from etl.demo import fit3d, mpi_inf_3dhp, threedpw
 from etl.demo.miniature import Plan, render
 from etl.demo.truth import SequenceTruth, read_truth
 from etl.errors import ConfigError
+from etl.media.frames import frame_count
 
 FRAMES = 6
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from etl.datasets.frames import Media, decode, frame_count, media_rate
-from etl.datasets.threedpw import detected, h36m_joints
+from etl.datasets.threedpw.reader import detected, h36m_joints
 from etl.demo.raw_joints import facing, imar_25, mpi_inf_3dhp_28, openpose_18, smpl_24
 from etl.demo.raw_media import write_video
+from etl.media.frames import Media, decode, frame_count, media_rate
 from schemas.skeletons import H36M_17
 from schemas.skeletons_raw import (
     COCO_18,

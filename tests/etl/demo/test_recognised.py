@@ -11,8 +11,8 @@ from etl.demo import release
 from etl.demo.human36m import actor_at
 from etl.demo.scene import Scene
 from etl.models.base import Frame
-from etl.models.blazepose import BlazePose
-from etl.stages.skeleton import coco_to_h36m
+from etl.models.embedded.model_set import BlazePose
+from etl.stages.blocks.skeleton import coco_to_h36m
 from schemas.keys import SequenceKey
 from schemas.skeletons import LIMB_JOINTS
 

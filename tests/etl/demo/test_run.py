@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from etl.cli import app
+from etl.cli.app import app
 from etl.demo.run import MINIATURES, DatasetResult, DemoResult, demo_config, measure, run_demo
 from etl.errors import ConfigError
-from etl.steps import Summary
+from etl.execution.steps import Summary
 from schemas import xycd
 from schemas.skeletons import LIMB_JOINTS
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigError, ModelError
-from etl.models import registry, weights
+from etl.models import registry
 from etl.models.base import Description
+from etl.models.files import weights
 
 
 class Echo:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.report import measures
-from etl.rows import Rows
+from etl.results.rows import Rows
 
 
 def rows(count: int = 6, *, truth: bool = True) -> Rows:

@@ -13,14 +13,14 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from etl import judge
-from etl.cli import app
+from etl.alignment import judge
+from etl.cli.app import app
 from etl.errors import WorkspaceError
 from etl.report.data import gather
 from etl.report.page import write_report
 from etl.report.runs import in_words
 from etl.stages.join import SequenceFiles
-from etl.workspace import Workspace
+from etl.store.workspace import Workspace
 from schemas.features import Status
 from tests.etl.conftest import CAMERAS, Walk
 

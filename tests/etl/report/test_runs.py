@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from etl.partition import Receipt
 from etl.report.runs import Run, runs_of
+from etl.store.partition import Receipt
 
 
 def receipt(written: float, seconds: float, frames: int = 10) -> Receipt:

@@ -18,10 +18,10 @@ import xarray as xr
 from benchmarks import annotate as benchmark
 from etl.datasets.base import Sequence
 from etl.datasets.folder import Folder
-from etl.datasets.frames import Media
-from etl.datasets.human36m import Human36M
-from etl.datasets.mpi_inf_3dhp import MpiInf3DHP
+from etl.datasets.human36m.reader import Human36M
+from etl.datasets.mpi_inf_3dhp.reader import MpiInf3DHP
 from etl.errors import DatasetError, WorkspaceError
+from etl.media.frames import Media
 from etl.stages.annotate import (
     annotate,
     describe_joints,

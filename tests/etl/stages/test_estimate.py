@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from etl import staging
 from etl.config import EstimateSettings, ModelSettings
-from etl.datasets.frames import decode
 from etl.errors import DeviceError, MediaError, ModelError
+from etl.media.frames import decode
 from etl.models.base import DepthField, Description, Detections, Embeddings, Frame, Poses
-from etl.partition import Partition, cut
-from etl.stages import estimate
+from etl.stages import estimate, staging
 from etl.stages.estimate import (
     Estimator,
     batched,
@@ -29,9 +27,10 @@ from etl.stages.estimate import (
     load_rows,
     stage_key,
 )
-from etl.stages.feature_file import write_partition
+from etl.stages.files.features import write_partition
 from etl.stages.pace import DecodeThreads
-from etl.workspace import FeatureStore
+from etl.store.partition import Partition, cut
+from etl.store.workspace import FeatureStore
 from schemas import annotation, features
 from schemas.features import Status
 from tests.etl.fakes import FakeModels, coco_joints, depth_of

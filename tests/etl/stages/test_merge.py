@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 from etl.errors import MergeError, WorkspaceError
+from etl.stages.files.row_writer import RowWriter
 from etl.stages.merge import SequenceFiles, _Pool, merge
-from etl.stages.row_writer import RowWriter
 from schemas import annotation, features, xycd
 from schemas.features import Status
 from schemas.keys import SequenceKey
@@ -346,7 +346,9 @@ def test_embeddings_are_copied_where_their_bytes_follow_each_other(tmp_path, mon
         return copy(self, key, start, count, source, offset)
 
     monkeypatch.setattr(RowWriter, "copy", counted)
-    monkeypatch.setattr("etl.stages.row_writer._PIECE", 1000)  # less than what is copied, and no multiple of a row
+    monkeypatch.setattr(
+        "etl.stages.files.row_writer._PIECE", 1000
+    )  # less than what is copied, and no multiple of a row
     store = Store(tmp_path / "store")
     parts = [part(FIRST, range(first, first + 40), seed=first, pose_channels=6, depth_channels=3) for first in (0, 40)]
     fail(parts[1], 5, Status.NO_PERSON)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from etl.stages.pace import DecodeThreads, Pace, processors
+from cluster.processors import processors
+from etl.stages.pace import DecodeThreads, Pace
 
 
 def test_waiting_and_work_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,15 +15,16 @@ import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
+from etl.execution.scheduling import run_partitions
 from etl.models.base import Detections, Frame
-from etl.partition import Partition
-from etl.progress import Silent
-from etl.schedule import run_partitions
-from etl.stages import estimate, feature_file
+from etl.stages import estimate
 from etl.stages.estimate import Estimator, estimate_partition
+from etl.stages.files import features as feature_file
 from etl.stages.pace import DecodeThreads
+from etl.stages.progress import Silent
 from etl.stages.turns import Turns, begin_another
-from etl.workspace import FeatureStore
+from etl.store.partition import Partition
+from etl.store.workspace import FeatureStore
 from tests.etl.fakes import FakeModels
 from tests.etl.stages.test_estimate import annotated, make
 

@@ -60,7 +60,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[
 
     @functools.cache
     def written(detector: str, pose: str, depth: str) -> dict[str, Any]:
-        from etl.models import auglift
+        from etl.models.auglift import model_set as auglift
 
         folder: Path = tmp_path_factory.mktemp("weights")
         names = {"detector": detector, "pose": pose, "depth": depth}

@@ -14,18 +14,25 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
-from etl.errors import ModelError  # noqa: E402
-from etl.models import auglift, catalog, depth_anything_weights, embedding, openmmlab, registry  # noqa: E402
-from etl.models.base import ArrayDepth, Detections, Frame, OnDevice  # noqa: E402
-from etl.models.depth_anything import DepthEstimator  # noqa: E402
-from etl.models.geometry import apply  # noqa: E402
-from etl.models.rtmdet import PersonDetector  # noqa: E402
-from etl.models.rtmpose import PoseEstimator  # noqa: E402
-from etl.models.torch_runtime import Runtime  # noqa: E402
-from etl.stages.people import choose_person  # noqa: E402
-from schemas.camera import Camera  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
-from tests.etl.models.openmmlab.conftest import draw  # noqa: E402
+from etl.errors import ModelError
+from etl.models import registry
+from etl.models.auglift import (
+    catalog,
+    depth_anything_weights,
+    embedding,
+    openmmlab,
+)
+from etl.models.auglift import model_set as auglift
+from etl.models.auglift.depth_anything import DepthEstimator
+from etl.models.auglift.rtmdet import PersonDetector
+from etl.models.auglift.rtmpose import PoseEstimator
+from etl.models.base import ArrayDepth, Detections, Frame, OnDevice
+from etl.models.engines.torch_runtime import Runtime
+from etl.models.geometry import apply
+from etl.stages.blocks.people import choose_person
+from schemas.camera import Camera
+from tests.etl.models.openmmlab import MARKS
+from tests.etl.models.openmmlab.conftest import draw
 
 pytestmark = MARKS
 
@@ -274,7 +281,9 @@ def test_half_precision_stays_close_and_does_not_round_the_answers(
     together: tuple[Any, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("etl.models.torch_runtime.has_bf16", lambda: True)  # emulated, if need be: five frames only
+    monkeypatch.setattr(
+        "etl.models.engines.torch_runtime.has_bf16", lambda: True
+    )  # emulated, if need be: five frames only
     half = variant(models, precision="bf16")
     (depth,) = half.estimate_depth(frames[3:4], together[2][3:4])
     assert depth.values.dtype == torch.float32

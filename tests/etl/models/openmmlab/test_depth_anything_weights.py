@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("transformers", reason="needs the extra openmmlab")
 
-from torch.nn import functional as F  # noqa: E402
+from torch.nn import functional as F
 
-from etl.errors import ModelError  # noqa: E402
-from etl.models import catalog  # noqa: E402
-from etl.models.depth_anything_weights import from_authors, load  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl.errors import ModelError
+from etl.models.auglift import catalog
+from etl.models.auglift.depth_anything_weights import from_authors, load
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 
-from etl.models.embedding import (  # noqa: E402
+from etl.models.auglift.embedding import (
     SAMPLINGS,
     auglift_crop_to_grid,
     auglift_image_to_grid,
@@ -17,8 +17,8 @@ from etl.models.embedding import (  # noqa: E402
     image_to_grid,
     sample,
 )
-from etl.models.geometry import apply, crop_matrix  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl.models.geometry import apply, crop_matrix
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 

@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
-from etl.errors import MediaError  # noqa: E402
-from etl.models import catalog, openmmlab  # noqa: E402
-from etl.models.auglift_settings import Processing  # noqa: E402
-from etl.models.depth_anything import DepthEstimator, input_size, resize, resize_on_device  # noqa: E402
-from etl.models.embedding import image_to_grid, sample  # noqa: E402
-from etl.models.geometry import apply  # noqa: E402
-from etl.models.rtmdet import PersonDetector  # noqa: E402
-from etl.models.rtmpose import PoseEstimator  # noqa: E402
-from etl.models.torch_runtime import Runtime  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl.errors import MediaError
+from etl.models.auglift import (
+    catalog,
+    openmmlab,
+)
+from etl.models.auglift.depth_anything import DepthEstimator, input_size, resize, resize_on_device
+from etl.models.auglift.embedding import image_to_grid, sample
+from etl.models.auglift.rtmdet import PersonDetector
+from etl.models.auglift.rtmpose import PoseEstimator
+from etl.models.auglift.settings import Processing
+from etl.models.engines.torch_runtime import Runtime
+from etl.models.geometry import apply
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 CPU = Runtime.choose("cpu")

@@ -10,9 +10,9 @@ pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
 import torch
 
-from etl.models import auglift
+from etl.models.auglift import model_set as auglift
+from etl.models.auglift.embedding import sample
 from etl.models.base import Detections, Frame, MapSource
-from etl.models.embedding import sample
 from etl.models.geometry import apply
 from tests.etl.models.openmmlab import MARKS
 from tests.etl.models.openmmlab.test_auglift import SMALL

@@ -18,7 +18,7 @@ from etl import pipeline
 from etl.config import load
 from etl.demo.human36m import Plan
 from etl.demo.miniature import render
-from etl.models.openmmlab import import_packages
+from etl.models.auglift.openmmlab import import_packages
 from etl.stages.join import SequenceFiles
 from etl.stages.merge import merge
 from schemas import annotation, features

@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 
-from etl.models import mmcv_standin  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl.models.auglift import mmcv_standin
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 

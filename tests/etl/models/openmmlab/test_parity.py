@@ -11,8 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 
-from etl.models import auglift, catalog, openmmlab  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl.models.auglift import (
+    catalog,
+    openmmlab,
+)
+from etl.models.auglift import model_set as auglift
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 

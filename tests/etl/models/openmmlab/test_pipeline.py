@@ -18,11 +18,11 @@ from etl import pipeline
 from etl.config import load
 from etl.demo.human36m import Plan
 from etl.demo.miniature import render
-from etl.models import auglift_build
-from etl.models.runtime_choice import race
-from etl.plan import plan as describe_run
-from etl.query import open_features
-from etl.runtimes import Record
+from etl.execution.plan import plan as describe_run
+from etl.execution.runtimes import Record
+from etl.models.auglift import build as auglift_build
+from etl.models.engines.choice import race
+from etl.results.features import open_features
 from tests.etl.models.openmmlab import MARKS
 from tests.etl.models.openmmlab.test_auglift import SMALL
 

@@ -15,15 +15,18 @@ pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 pytest.importorskip("onnxruntime", reason="needs the extra openmmlab")
 pytest.importorskip("openvino", reason="needs the extra openmmlab")
 
-from etl.errors import ConfigError, ModelError  # noqa: E402
-from etl.models import auglift, auglift_build, onnx_export, torch_runtime  # noqa: E402
-from etl.models.auglift_settings import parse  # noqa: E402
-from etl.models.base import Frame  # noqa: E402
-from etl.models.engines import ENGINES, on_onnxruntime  # noqa: E402
-from etl.models.network import Network, on_torch  # noqa: E402
-from etl.models.torch_runtime import Batches, Runtime  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
-from tests.etl.models.openmmlab.test_auglift import SMALL  # noqa: E402
+from etl.errors import ConfigError, ModelError
+from etl.models.auglift import build as auglift_build
+from etl.models.auglift import model_set as auglift
+from etl.models.auglift.settings import parse
+from etl.models.base import Frame
+from etl.models.engines import export as onnx_export
+from etl.models.engines import torch_runtime
+from etl.models.engines.engines import ENGINES, on_onnxruntime
+from etl.models.engines.network import Network, on_torch
+from etl.models.engines.torch_runtime import Batches, Runtime
+from tests.etl.models.openmmlab import MARKS
+from tests.etl.models.openmmlab.test_auglift import SMALL
 
 pytestmark = MARKS
 

@@ -12,10 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 
-from etl.errors import ConfigError, ModelError  # noqa: E402
-from etl.models import auglift_runtimes, torch_runtime  # noqa: E402
-from etl.models.torch_runtime import Batches, Runtime, answers, fill, load_checkpoint, seeded  # noqa: E402
-from tests.etl.models.openmmlab import MARKS  # noqa: E402
+from etl.errors import ConfigError, ModelError
+from etl.models.auglift import runtimes as auglift_runtimes
+from etl.models.engines import torch_runtime
+from etl.models.engines.torch_runtime import Batches, Runtime, answers, fill, load_checkpoint, seeded
+from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
 
@@ -168,7 +169,7 @@ def test_values_of_training_logs_load(tmp_path: Path) -> None:
     pytest.importorskip("mmengine")
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    from etl.models.openmmlab import safe_globals
+    from etl.models.auglift.openmmlab import safe_globals
 
     history = HistoryBuffer([0.5, 0.25], [1, 1])
     kept = {"state_dict": {"w": torch.ones(2)}, "loss": history, "lr": np.float64(0.1), "steps": np.int64(3)}
@@ -185,7 +186,7 @@ def test_a_checkpoint_gets_at_nothing_through_getattr(tmp_path: Path) -> None:
     pytest.importorskip("mmengine")
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    from etl.models.openmmlab import safe_globals
+    from etl.models.auglift.openmmlab import safe_globals
 
     torch.save({"state_dict": {}, "x": Attribute(HistoryBuffer, "__init__")}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="__init__ of"):

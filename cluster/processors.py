@@ -1,0 +1,16 @@
+"""How many processor cores there are for this process, which on shared machines are fewer than there are at all."""
+
+from __future__ import annotations
+
+import os
+
+
+def cores() -> int:
+    """Cores that the system lets this process use: those of its job, of its container, of taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processors() -> int:
+    """Cores that this worker may use: those that its cluster set aside for it, else those that the system allows."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(given), cores()) if given.isdecimal() and int(given) > 0 else cores()

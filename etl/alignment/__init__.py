@@ -1,0 +1,1 @@
+"""Checks that the detections of a sequence belong to its annotations."""

@@ -1,0 +1,54 @@
+"""Versions, devices, model files: what a bug report needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from etl.stages.progress import size
+from etl.store.workspace import Workspace, free_bytes
+
+PACKAGES = (
+    "xycd", "numpy", "xarray", "netCDF4", "dask", "distributed", "dask-jobqueue", "av", "opencv-python-headless",
+    "ai-edge-litert", "torch", "mmdet", "mmpose", "mmcv", "mmcv-lite", "transformers", "onnxruntime", "openvino",
+)  # fmt: skip
+
+
+def describe(workspace: Path | None = None) -> str:
+    """A report on this machine and, if given, a workspace."""
+    from etl.execution.runtimes import Record
+    from etl.execution.runtimes import describe as describe_choice
+    from etl.models import registry
+
+    lines = [f"python       {platform.python_version()} on {platform.platform()}"]
+    lines.append(f"cores        {os.cpu_count()}")
+    lines += [f"gpu          {name}" for name in gpus()] or ["gpu          none"]
+    for name in PACKAGES:
+        lines.append(f"{name:<25}{_version(name)}")
+    lines += ["", "model files:", *(f"  {line}" for line in registry.table().to_string(index=False).splitlines())]
+    if workspace is not None:
+        lines += ["", f"workspace {workspace}: {size(free_bytes(workspace))} free"]
+        space = Workspace(workspace)
+        lines += [f"  {name}: {space.current(name)}" for name in space.datasets()] or ["  no results yet"]
+        lines += [f"  {name} runs on {describe_choice(c)}" for name, c in Record.load(workspace).networks.items()]
+    return "\n".join(lines)
+
+
+def gpus() -> list[str]:
+    """Names and memory of the NVIDIA GPUs that the driver shows."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

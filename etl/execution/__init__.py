@@ -1,0 +1,1 @@
+"""The driver's side of a run: plan, workers, scheduling, resume."""

@@ -1,0 +1,154 @@
+"""Before the night: one worker where the run would have many, asked for all that usually fails later."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.processors import processors
+from cluster.slurm import check as node_check
+from cluster.slurm.check import Needs
+from cluster.slurm.gres import job_gpus
+from etl.config import Config
+from etl.execution import steps
+from etl.execution.driver import RUN_FOLDER
+from etl.execution.job import Job
+from etl.execution.resume import look_for_finished
+from etl.models.files import weights
+from etl.stages.estimate import Estimator, estimate_rows, load_rows, models_of, reads_ahead
+from etl.stages.pace import DecodeThreads, Pace
+from etl.stages.progress import Silent, duration, size
+from etl.store.partition import Partition
+from etl.store.workspace import Workspace
+
+FRAMES = 64  # of the partition that is run; enough for a rate, soon done
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Runs the beginning of a partition on the node, and writes nothing."""
+
+    partition: Partition
+    estimator: Estimator
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds to build the models, frames a second after that, and the number of threads that decoded for it."""
+        begun = time.perf_counter()
+        models = models_of(self.estimator)
+        built = time.perf_counter()
+        rows = load_rows(self.estimator.annotations / self.partition.annotation, self.partition)
+        estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # the first call of a network is no measure
+        rows = rows.isel(frame=slice(FRAMES))
+        # As in a run, more threads decode while that pays; the rate is that of the number which a run settles on.
+        decoders, rates = DecodeThreads(processors()), dict[int, float]()
+        while True:
+            pace, warm, threads = Pace(), time.perf_counter(), decoders.count
+            estimate_rows(rows, models, self.estimator, threads=threads, ahead=reads_ahead(models), pace=pace)
+            rates[threads] = rows.sizes["frame"] / (time.perf_counter() - warm)
+            decoders.learn(rows.sizes["frame"], pace, threads)
+            if decoders.settled:
+                break
+        return {"models_s": built - begun, "frames_per_s": rates[decoders.count], "decode_threads": decoders.count}
+
+
+def check(config: Config) -> tuple[str, list[str]]:
+    """Look around on one worker.
+
+    Parameters
+    ----------
+    config : Config
+        The run to come.
+
+    Returns
+    -------
+    text : str
+        What was found.
+    problems : list of str
+        What would fail.
+
+    Raises
+    ------
+    etl.errors.XycdError
+        When no worker can be had, or the configuration can't run at all.
+    """
+    stages = ("annotate", "estimate", "merge")
+    datasets = steps.check(config, stages)
+    with Workspace(config.workspace).writing():  # makes the folder, or says why it can't
+        config = steps.choose_runtimes(config, stages, Silent())
+    jobs = [Job(name, config) for name in datasets]
+    plans = [_todo(job) for job in jobs]
+    trial = next((Trial(todo[0], job.estimator) for job, (_, todo) in zip(jobs, plans, strict=True) if todo), None)
+    on_gpu = config.cluster.kind == "slurm" and job_gpus(config.cluster.slurm) > 0
+    needs = Needs(
+        readable={
+            **{f"dataset {job.dataset}": job.settings.root.resolve() for job in jobs},
+            "weights": (config.models.cache or weights.cache_folder()).resolve(),
+        },
+        writable={"workspace": config.workspace.resolve()},
+        free_bytes=sum(steps.disk_needed(job, todo) for job, (_, todo) in zip(jobs, plans, strict=True)),
+        free_inodes=sum(len(todo) for _, todo in plans) + 1000,
+        gpu=on_gpu,
+        torch_cuda=on_gpu and config.models.set == "auglift",
+    )
+    report = node_check.run(
+        config.cluster,
+        needs,
+        folder=config.workspace.resolve() / RUN_FOLDER if config.cluster.kind == "slurm" else None,
+        extras={} if trial is None else {"partition": trial},
+    )
+    return "\n".join(_describe(report) + _outlook(report, config, plans)), report["problems"]
+
+
+def _todo(job: Job) -> tuple[Job, list[Partition]]:
+    """What is left to do; nothing where the dataset isn't annotated yet."""
+    annotated = [job.annotations / f"{s.key.path}.nc" for s in job.reader.sequences()]
+    partitions = job.partitions([path for path in annotated if path.exists()])
+    return job, look_for_finished(partitions, job.store).todo
+
+
+def _describe(report: dict[str, Any]) -> list[str]:
+    """The node in a few lines."""
+    gpus = ", ".join(f"{g['name']} ({g['memory']}, driver {g['driver']})" for g in report["gpus"]) or "none"
+    lines = [
+        f"node         {report['host']}" + (f", job {report['job']}" if report["job"] else ""),
+        f"worker       there after {report['first_worker_s']} s; reached the scheduler at {report['scheduler']}",
+        f"cpus         {report['cpus']}, python {report['python']}",
+        f"gpu          {gpus}",
+        f"clock        {report['clock_skew_s']:+.1f} s",
+    ]
+    if report["torch"]:
+        lines.append(f"torch        {report['torch']}")
+    for name, path in report["paths"].items():
+        space = f", {size(path['free_bytes'])} free" if "free_bytes" in path else ""
+        inodes = f", {path['free_inodes']:,} inodes" if path.get("free_inodes") else ""
+        lines.append(f"{name:<12} {'ok' if path['ok'] else path['error']}: {path['path']}{space}{inodes}")
+    return lines
+
+
+def _outlook(report: dict[str, Any], config: Config, plans: list[tuple[Job, list[Partition]]]) -> list[str]:
+    """What the measured rate means for the run."""
+    answer = report["extras"].get("partition")
+    frames = sum(p.frames for _, todo in plans for p in todo)
+    if answer is None:
+        return ["rate         not measured: nothing to do yet; run `xycd annotate` first, or all is done"]
+    if "error" in answer:
+        return [f"rate         not measured: {answer['error']}"]
+    rate, threads = answer["frames_per_s"], int(answer["decode_threads"])
+    hours = frames / rate / 3600  # of a worker
+    jobs, unit, per_job, cost = config.cluster.workers or config.cluster.maximum or 1, "worker", 1, "worker-hours"
+    share = 1.0
+    if config.cluster.kind == "slurm":
+        unit, per_job, gpus = "job", config.cluster.slurm.workers_per_job, job_gpus(config.cluster.slurm)
+        cost, share = ("GPU-hours", gpus / per_job) if gpus else (cost, share)
+    partition = config.estimate.partition_frames / rate
+    # Twenty partitions a job keep the start and the last, unfinished partition below a tenth of its time.
+    walltime = math.ceil((20 * partition + answer["models_s"] + 300) / 900) * 900
+    return [
+        f"rate         {rate:.1f} frames/s a worker, with {threads} thread{'s' * (threads != 1)} to decode; "
+        f"models ready after {answer['models_s']:.1f} s",
+        f"outlook      {frames:,} frames are {share * hours:.1f} {cost}: {duration(hours * 3600 / (jobs * per_job))} "
+        f"with {jobs} {unit}{'s' * (jobs != 1)}",
+        f"walltime     {duration(walltime)} or more (20 partitions of {duration(partition)})",
+    ]

@@ -1,0 +1,1 @@
+"""The model set `auglift`: RTMDet, RTMPose, Depth Anything V2."""

@@ -1,0 +1,79 @@
+"""What the set `auglift` is in a stage key, from its options and files alone: no framework here.
+
+A login node plans a run with it that it couldn't compute: it needs no GPU, and no minute for networks of gigabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from etl.models.auglift import catalog
+from etl.models.auglift import files as auglift_files
+from etl.models.auglift.settings import AugliftSettings, parse
+from etl.models.base import Description
+from etl.models.files import weights
+
+NAME: Final = "auglift"
+LAYERS: Final = {"pose": "backbone, last stage, unflipped", "depth": "neck level 3, before fusion"}
+
+# Options that change where and how fast, not what.
+_SPEED_ONLY: Final = {"device", "detector_batch", "pose_batch", "depth_batch"}
+_RUNTIMES: Final = {"detector_runtime", "pose_runtime", "depth_runtime"}
+_PLACES: Final = {"detector_file", "pose_file", "depth_file"}
+
+
+def describe(options: AugliftSettings | Mapping[str, Any], cache: Path | None = None) -> Description:
+    """Identity and widths of the embeddings of what `etl.models.auglift.model_set.build` would build.
+
+    Raises
+    ------
+    ConfigError
+        When an option is unknown.
+    ModelError
+        When a file is absent.
+    """
+    settings = parse(options)
+    files = auglift_files.paths(settings, cache)
+    hashes = {part: weights.known_sha256(path) for part, path in files.items()}
+    pose = catalog.find(catalog.POSE_ESTIMATORS, settings.pose)
+    depth = catalog.find(catalog.DEPTH_ESTIMATORS, settings.depth)
+    named = weights_of(settings, files, hashes)
+    return Description(identity(settings, named, grid=pose.grid, patch=catalog.PATCH), (pose.channels, depth.channels))
+
+
+def weights_of(settings: AugliftSettings, files: Mapping[str, Path], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What the weights are called: names and SHA-256 of their files by part, or the seed of random ones."""
+    named = {part: {"file": path.name, "sha256": hashes[part]} for part, path in files.items()}
+    return named or {"random": settings.seed}
+
+
+def identity(
+    settings: AugliftSettings, named: Mapping[str, Any], *, grid: tuple[int, int], patch: int
+) -> dict[str, Any]:
+    """What can change a value: networks, hashes of their files, precision, options, where embeddings are read.
+
+    Parameters
+    ----------
+    settings : AugliftSettings
+        A runtime that is left at ``auto`` is torch.
+    named : mapping
+        As `weights_of` gives it.
+    grid : (int, int)
+        Columns and rows of the pose network's features.
+    patch : int
+        Side of the depth network's patches, px of its input.
+    """
+    excluded = _SPEED_ONLY | _PLACES | _RUNTIMES | {"weights", "seed"}
+    engines = {part: "torch" if engine == "auto" else engine for part, engine in settings.engines.items()}
+    return {
+        "name": NAME,
+        "runtimes": engines,
+        "weights": dict(named),
+        **settings.model_dump(mode="json", exclude=excluded),
+        "embeddings": {
+            "pose": {"layer": LAYERS["pose"], "grid": list(grid)},
+            "depth": {"layer": LAYERS["depth"], "grid": f"input / {patch}"},
+        },
+    }

@@ -1,0 +1,215 @@
+"""The model set `auglift`: RTMDet, RTMPose and Depth Anything V2, which the published results rest on.
+
+Everything that the three networks are asked is batched, and stays on the device until somebody wants a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from etl.models.auglift import build as auglift_build
+from etl.models.auglift import files as auglift_files
+from etl.models.auglift import identity as auglift_identity
+from etl.models.auglift.depth_anything import DepthEstimator, TorchDepth
+from etl.models.auglift.embedding import (
+    Matrix,
+    auglift_crop_to_grid,
+    auglift_image_to_grid,
+    crop_to_grid,
+    image_to_grid,
+    pooled,
+    sample,
+)
+from etl.models.auglift.rtmdet import PersonDetector
+from etl.models.auglift.rtmpose import PoseEstimator, Region
+from etl.models.auglift.settings import AugliftSettings, parse
+from etl.models.base import DepthField, Detections, Embeddings, Floats, Frame, PooledMap, Poses
+from etl.models.engines.torch_runtime import answers
+from etl.models.files.weights import known_sha256
+from etl.models.geometry import Size, apply
+
+
+def build(options: AugliftSettings | Mapping[str, Any] | None = None, cache: Path | None = None) -> AugliftModels:
+    """Build the set.
+
+    Parameters
+    ----------
+    options : AugliftSettings or mapping, optional
+        By name. A runtime that is left at ``auto`` is torch here: the choice is a run's, which records it.
+    cache : Path, optional
+        Folder of the model files; the user's cache by default.
+
+    Raises
+    ------
+    ConfigError
+        When an option is unknown, or a device isn't there.
+    ModelError
+        When a package or a file is missing or damaged. Weights are never invented in its place.
+    """
+    settings = parse(options)
+    # All files are looked for before any network is built.
+    files = auglift_files.paths(settings, cache)
+    return AugliftModels(
+        settings,
+        auglift_build.build_detector(settings, files.get("detector"), cache),
+        auglift_build.build_pose(settings, files.get("pose"), cache),
+        auglift_build.build_depth(settings, files.get("depth"), cache),
+        files,
+    )
+
+
+class AugliftModels:
+    """The set; see `etl.models.base.ModelSet`.
+
+    Parameters
+    ----------
+    settings : AugliftSettings
+        As built.
+    detector, pose, depth
+        The networks.
+    files : mapping of str to Path
+        Their checkpoints; empty for random weights.
+    """
+
+    def __init__(
+        self,
+        settings: AugliftSettings,
+        detector: PersonDetector,
+        pose: PoseEstimator,
+        depth: DepthEstimator,
+        files: Mapping[str, Path],
+    ) -> None:
+        self.settings, self.detector, self.pose, self.depth = settings, detector, pose, depth
+        # Afresh: whoever planned the run went by a note of an earlier hash.
+        hashes = {part: known_sha256(path, afresh=True) for part, path in files.items()}
+        self._weights = auglift_identity.weights_of(settings, files, hashes)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What can change a value; see `etl.models.auglift.identity.identity`."""
+        return auglift_identity.identity(self.settings, self._weights, grid=self.pose.grid, patch=self.depth.patch)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Width of the pose and of the depth embeddings."""
+        return self.pose.channels, self.depth.channels
+
+    @property
+    def on_device(self) -> bool:
+        """See `etl.models.base.OnDevice`."""
+        return any(part.runtime.device.type != "cpu" for part in (self.detector, self.pose, self.depth))
+
+    def device_works(self) -> bool:
+        """See `etl.models.base.OnDevice`."""
+        return all(answers(part.runtime.device) for part in (self.detector, self.pose, self.depth))
+
+    @property
+    def halvings(self) -> dict[str, int]:
+        """How often the batch of each network was halved because memory ran out."""
+        return {name: getattr(self, name).batches.halvings for name in ("detector", "pose", "depth")}
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """People by score; see `ModelSet.detect`. Nobody is an empty answer, never the whole image."""
+        return [Detections(boxes, scores) for boxes, scores in self.detector.detect([f.image for f in frames])]
+
+    def estimate_poses(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
+        """The pose of every box that has an area; see `ModelSet.estimate_poses`."""
+        usable = [_has_area(d.boxes) for d in detections]
+        boxes = [d.boxes[rows] for d, rows in zip(detections, usable, strict=True)]
+        scores = [d.scores[rows] for d, rows in zip(detections, usable, strict=True)]
+        found = self.pose.estimate([f.image for f in frames], boxes)
+        return [
+            Poses(
+                np.array([p.keypoints for p in people], np.float32).reshape(-1, 17, 2),
+                np.array([p.scores for p in people], np.float32).reshape(-1, 17),
+                own_boxes,
+                own_scores,
+                {"features": [p.features for p in people], "region": [p.region for p in people]},
+            )
+            for people, own_boxes, own_scores in zip(found, boxes, scores, strict=True)
+        ]
+
+    def estimate_depth(self, frames: Sequence[Frame], poses: Sequence[Poses]) -> list[DepthField]:
+        """Depth maps, left on the device; see `ModelSet.estimate_depth`. The people don't change them."""
+        return list(self.depth.estimate([f.image for f in frames]))
+
+    def embed(self, poses: Sequence[Poses], depths: Sequence[DepthField], joints: Sequence[Floats]) -> list[Embeddings]:
+        """Features at the joints; see `ModelSet.embed`."""
+        result = []
+        for people, depth, points in zip(poses, depths, joints, strict=True):
+            assert isinstance(depth, TorchDepth)
+            count = len(points)
+            regions: list[Region] = people.own["region"]
+            crops = [self._crop_map(region, box) for region, box in zip(regions, people.boxes, strict=True)]
+            pose_maps: list[torch.Tensor] = people.own["features"]
+            result.append(
+                Embeddings(
+                    self._sample(pose_maps, crops, points, self.pose.channels),
+                    self._sample(
+                        [depth.features] * count, [self._image_map(depth)] * count, points, self.depth.channels
+                    ),
+                    {"pose": self.pose.grid, "depth": depth.grid},
+                )
+            )
+        return result
+
+    @property
+    def map_layers(self) -> Mapping[str, str]:
+        """See `etl.models.base.MapSource.map_layers`."""
+        return auglift_identity.LAYERS
+
+    def pool_maps(
+        self, poses: Sequence[Poses], depths: Sequence[DepthField], sizes: Mapping[str, Size]
+    ) -> list[Mapping[str, PooledMap]]:
+        """See `etl.models.base.MapSource.pool_maps`; averaged on the device, and placed by the true geometry."""
+        result: list[Mapping[str, PooledMap]] = []
+        for people, depth in zip(poses, depths, strict=True):
+            assert isinstance(depth, TorchDepth)
+            regions: list[Region] = people.own["region"]
+            crops = [crop_to_grid(region.matrix, region.size, self.pose.grid) for region in regions]
+            image = image_to_grid((depth.shape[1], depth.shape[0]), depth.grid)
+            result.append(
+                {
+                    "pose": pooled(torch.stack(people.own["features"]), crops, sizes["pose"]),
+                    "depth": pooled(
+                        depth.features.expand(len(people), -1, -1, -1), [image] * len(people), sizes["depth"]
+                    ),
+                }
+            )
+        return result
+
+    def _crop_map(self, region: Region, box: Floats) -> Matrix:
+        if self.settings.compat:
+            return auglift_crop_to_grid(box, self.pose.grid)
+        return crop_to_grid(region.matrix, region.size, self.pose.grid)
+
+    def _image_map(self, depth: TorchDepth) -> Matrix:
+        size = (depth.shape[1], depth.shape[0])
+        return (auglift_image_to_grid if self.settings.compat else image_to_grid)(size, depth.grid)
+
+    def _sample(self, maps: Sequence[torch.Tensor], to_grid: Sequence[Matrix], points: Floats, channels: int) -> Any:
+        if not len(points):
+            return np.zeros((0, 17, channels), np.float16)
+        cells = np.stack([apply(matrix, joints) for matrix, joints in zip(to_grid, points, strict=True)])
+        with torch.inference_mode():
+            features = torch.stack(list(maps)).float()
+            found = sample(
+                features,
+                torch.from_numpy(cells).to(features.device),
+                self.settings.sampling,
+                self.settings.window,
+                snap=not self.settings.compat,
+            )
+            return found.half().cpu().numpy()
+
+
+def _has_area(boxes: Floats) -> NDArray[np.bool_]:
+    """Which boxes (P, 4) are finite, with a width and a height."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return np.asarray(np.isfinite(boxes).all(axis=1) & (sides > 0).all(axis=1), bool)

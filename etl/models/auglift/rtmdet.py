@@ -1,0 +1,170 @@
+"""Person detection by RTMDet, batched; the same numbers as mmdet's `inference_detector`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from etl.models.auglift import openmmlab
+from etl.models.engines.network import Forward, Network, on_torch
+from etl.models.engines.torch_runtime import Batches, Runtime
+from etl.models.geometry import Size, letterbox_size
+
+Images = Sequence[NDArray[np.uint8]]
+PAD: int = 114
+PERSON: int = 0
+
+
+def letterbox(image: NDArray[np.uint8], size: Size) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """Fit an image into `size` with its aspect kept, grey at the right and at the bottom.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+        Any order of channels.
+    size : (int, int)
+        Width and height of the network's input.
+
+    Returns
+    -------
+    fitted : (height, width, 3) uint8
+        Bilinear, as ``mmcv.imrescale``.
+    scale : (float, float)
+        Width and height of the resized part over the image's. RTMDet's boxes are edges (an image of width W spans
+        [0, W]), so dividing by it takes them back, with no half pixel to add.
+    """
+    height, width = image.shape[:2]
+    fitted = letterbox_size((width, height), size)
+    canvas = np.full((size[1], size[0], 3), PAD, np.uint8)
+    canvas[: fitted[1], : fitted[0]] = cv2.resize(image, fitted, interpolation=cv2.INTER_LINEAR)
+    return canvas, (fitted[0] / width, fitted[1] / height)
+
+
+def input_size(config: Any) -> Size:
+    """Width and height of the network's input."""
+    width, height = openmmlab.step(config.test_dataloader.dataset.pipeline, "Resize").scale
+    return width, height
+
+
+def normalize(model: torch.nn.Module, rgb: torch.Tensor) -> torch.Tensor:
+    """Network input (N, 3, H, W) float32 of RGB images (N, H, W, 3) uint8, on the device where they are.
+
+    Mean, deviation and the order of channels are those of the model's own data preprocessor.
+    """
+    preprocessor: Any = model.data_preprocessor
+    x = rgb.permute(0, 3, 1, 2)
+    # The configurations are written for BGR images: swapping means that the network wants RGB.
+    if not preprocessor._channel_conversion:
+        x = x.flip(1)
+    return (x.float() - preprocessor.mean) / preprocessor.std
+
+
+class DetectorNetwork(Network):
+    """From images to RTMDet's raw answers: scores of all levels, then distances to the sides of the boxes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An RTMDet of mmdet.
+    size : (int, int)
+        Width and height of its input.
+    """
+
+    def __init__(self, model: torch.nn.Module, size: Size) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.size = size
+        self.levels = int(self.model.bbox_head.prior_generator.num_levels)
+        names = [f"{kind}_{level}" for kind in ("scores", "distances") for level in range(self.levels)]
+        self.axes = {name: {0: "batch"} for name in ("images", *names)}
+
+    def example(self, batch: int) -> torch.Tensor:
+        """Noise of the size of the input."""
+        width, height = self.size
+        return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Raw answers for letterboxed RGB images (N, H, W, 3) uint8."""
+        features = self.model.extract_feat(normalize(self.model, images))
+        with torch.autocast(images.device.type, enabled=False):
+            scores, distances = self.model.bbox_head(tuple(level.float() for level in features))
+        return (*scores, *distances)
+
+
+class PersonDetector:
+    """RTMDet with the published choice of boxes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An RTMDet of mmdet, whose class 0 is person.
+    config : mmengine.Config
+        What it was built from.
+    runtime : Runtime
+        Device and precision; the model is moved there.
+    forward : Forward, optional
+        What runs the `DetectorNetwork`; torch by default.
+    batch : int
+        Largest number of images at a time.
+    min_score : float
+        Boxes score above it.
+    max_overlap : float
+        Greedy suppression of people above this IoU, with areas counted in pixels, after the network's own.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: Any,
+        runtime: Runtime,
+        *,
+        forward: Forward | None = None,
+        batch: int = 16,
+        min_score: float = 0.3,
+        max_overlap: float = 0.3,
+    ) -> None:
+        self.size = input_size(config)
+        self.model: Any = model.to(runtime.device)
+        self.forward = forward or on_torch(DetectorNetwork(model, self.size), runtime)
+        self.runtime, self.batches = runtime, Batches(batch)
+        self.min_score, self.max_overlap = min_score, max_overlap
+        self.test_config = config.model.test_cfg.copy()
+        # Suppression goes from high scores to low, so what scores less than is kept in the end changes nothing.
+        self.test_config.score_thr = max(self.test_config.score_thr, min_score)
+
+    def detect(self, images: Images) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Boxes (P, 4) float32 px and scores (P,) float32 of the people in RGB images, best first."""
+        return self.batches.run(self._forward, images)
+
+    def _forward(self, images: Images) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        fitted, scales = zip(*(letterbox(image, self.size) for image in images), strict=True)
+        outputs = self.forward(self.runtime.send(np.stack(fitted)))
+        levels = len(outputs) // 2
+        shape = (self.size[1], self.size[0])
+        metas = [
+            {"img_shape": shape, "ori_shape": image.shape[:2], "scale_factor": scale}
+            for image, scale in zip(images, scales, strict=True)
+        ]
+        with self.runtime.inference(exact=True):
+            found = self.model.bbox_head.predict_by_feat(
+                list(outputs[:levels]),
+                list(outputs[levels:]),
+                batch_img_metas=metas,
+                cfg=self.test_config,
+                rescale=True,
+            )
+        return [self._choose(instances) for instances in found]
+
+    def _choose(self, instances: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        from mmpose.evaluation.functional import nms
+
+        people = (instances.labels == PERSON) & (instances.scores > self.min_score)
+        boxes = instances.bboxes[people].cpu().numpy().astype(np.float32, copy=False)
+        scores = instances.scores[people].cpu().numpy().astype(np.float32, copy=False)
+        kept = nms(np.concatenate([boxes, scores[:, None]], axis=1), self.max_overlap) if len(boxes) else []
+        return boxes[kept].reshape(-1, 4), scores[kept]

@@ -1,0 +1,109 @@
+"""Options of the model set `auglift`; light, so that they can be checked without loading any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from etl.errors import ConfigError
+
+Device = Literal["auto", "cuda", "cpu"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
+Processing = Literal["transformers", "authors"]
+Part = Literal["detector", "pose", "depth"]
+Sampling = Literal["nearest_1", "nearest_2", "nearest_4", "bilinear", "average"]
+
+
+class AugliftSettings(BaseModel):
+    """Options of the set; each has the published value as its default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    detector: str = Field("rtmdet-m-person", description="RTMDet of etl.models.auglift.catalog.")
+    pose: str = Field("rtmpose-l-384x288", description="RTMPose of etl.models.auglift.catalog.")
+    depth: str = Field("depth-anything-v2-indoor-large", description="Depth Anything of etl.models.auglift.catalog.")
+    detector_file: Path | None = Field(None, description="Checkpoint, instead of the cache's.")
+    pose_file: Path | None = Field(None, description="Checkpoint, instead of the cache's.")
+    depth_file: Path | None = Field(
+        None, description="Weights as safetensors, or their folder, instead of the cache's."
+    )
+    weights: Literal["pretrained", "random"] = Field("pretrained", description="random is for tests only.")
+    seed: int = Field(0, description="Of random weights.")
+
+    device: Device = Field("auto", description="auto is CUDA where there is one.")
+    precision: Precision = Field("fp32", description="bf16 and fp16 through autocast.")
+    detector_runtime: Engine = Field(
+        "auto", description="auto is torch on a GPU; on a CPU the fastest, measured once for the workspace."
+    )
+    pose_runtime: Engine = Field("auto", description="As detector_runtime.")
+    depth_runtime: Engine = Field("auto", description="As detector_runtime.")
+    channels_last: bool = Field(False, description="Order of torch's tensors; on GPUs faster in half precision.")
+    compile: bool = Field(False, description="torch.compile; a minute at the start of each worker.")
+    detector_batch: int = Field(16, ge=1, description="Images at a time; halved when memory runs out.")
+    pose_batch: int = Field(32, ge=1, description="Boxes at a time.")
+    depth_batch: int = Field(8, ge=1, description="Images at a time.")
+
+    min_score: float = Field(0.3, ge=0, lt=1, description="Boxes score above it.")
+    max_overlap: float = Field(0.3, ge=0, le=1, description="Greatest IoU of two people.")
+    flip_test: bool = Field(True, description="Average the pose with the mirrored crop's.")
+    depth_processing: Processing = Field("transformers", description="Whose resizing (see depth_anything.py).")
+    depth_resize: Literal["host", "device"] = Field(
+        "host",
+        description="device: by torch where the network runs; within a level of Pillow's, but at hard edges.",
+    )
+    sampling: Sampling = Field("nearest_4", description="How embeddings are read off the feature maps.")
+    window: int = Field(3, ge=1, description="Cells; odd; for sampling = average.")
+    compat: Literal["auglift"] | None = Field(
+        None, description="Resize for depth, and place joints on feature maps, as the published scripts do."
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("has a middle cell, so it is odd")
+        return value
+
+    @model_validator(mode="after")
+    def _on_torch_only(self) -> Self:
+        for part, engine in self.engines.items():
+            if engine in ("auto", "torch"):
+                continue
+            if self.device == "cuda" or self.precision != "fp32":
+                asked = f"device = {self.device!r}, precision = {self.precision!r}"
+                raise ValueError(f"{part}_runtime = {engine!r} computes in fp32 on the CPU, not with {asked}")
+        return self
+
+    @property
+    def engines(self) -> dict[Part, Engine]:
+        """Runtime asked for, by network."""
+        return {"detector": self.detector_runtime, "pose": self.pose_runtime, "depth": self.depth_runtime}
+
+    @property
+    def processing(self) -> Processing:
+        """Whose resizing for depth is in force."""
+        return "authors" if self.compat else self.depth_processing
+
+
+def parse(options: AugliftSettings | Mapping[str, Any] | None) -> AugliftSettings:
+    """Options by name, checked.
+
+    Raises
+    ------
+    ConfigError
+        Naming every option that is unknown or out of range.
+    """
+    if isinstance(options, AugliftSettings):
+        return options
+    try:
+        return AugliftSettings.model_validate(dict(options or {}))
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(AugliftSettings.model_fields)
+        raise ConfigError(
+            "The options of the set auglift are known ones with valid values.", found, f"Known: {known}."
+        ) from error

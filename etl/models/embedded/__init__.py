@@ -1,0 +1,1 @@
+"""The model set `embedded`: BlazePose on LiteRT."""

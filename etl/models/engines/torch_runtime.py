@@ -1,0 +1,274 @@
+"""Where and how torch runs: device, precision, batches that shrink when memory runs out, checkpoints."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from etl.errors import ConfigError, ModelError
+from etl.models.auglift.settings import Device, Precision
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+_AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# What torch's allocators say, and what libraries that allocate for themselves do when it left them nothing. On the
+# host it is a plain RuntimeError, told from others by its text only.
+_OUT_OF_MEMORY: Final = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "nable to find a valid cuDNN algorithm",
+    "unable to find an engine to execute this computation",
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device and precision.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where networks live.
+    precision : {"fp32", "bf16", "fp16"}
+        The latter two through autocast, for all but the heads: weights stay float32, and so does whatever follows.
+    channels_last : bool
+        Order of the weights in memory, which activations take over: that of cuDNN's kernels for half precision.
+    compile : bool
+        Whether networks go through torch.compile.
+    """
+
+    device: torch.device
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    @classmethod
+    def choose(
+        cls,
+        device: Device = "auto",
+        precision: Precision = "fp32",
+        *,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> Runtime:
+        """The runtime for a setting; ``auto`` is CUDA where there is one.
+
+        Raises
+        ------
+        ConfigError
+            When CUDA is asked for and there is none, or when half precision is asked of a processor that lacks it.
+        """
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                'device = "cuda" needs a GPU that torch can use.',
+                f"torch {torch.__version__} without one",
+                'Set device = "auto", or install a build of torch that fits the driver.',
+            )
+        chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        if chosen == "cpu" and precision == "fp16":
+            raise ConfigError(
+                "fp16 is for GPUs.",
+                "a processor",
+                'Set precision = "fp32"; bf16 is exact enough on processors with AMX.',
+            )
+        if chosen == "cpu":
+            check_precision(precision)
+        return cls(torch.device(chosen), precision, channels_last, compile)
+
+    def place(self, module: Module) -> Module:
+        """Move a module to the device, in the order of memory that is asked for."""
+        order = torch.channels_last if self.channels_last else torch.preserve_format
+        return module.to(self.device, memory_format=order)
+
+    @contextmanager
+    def inference(self, *, exact: bool = False) -> Iterator[None]:
+        """Without gradients, in the precision; fp32 means it, without TF32.
+
+        Parameters
+        ----------
+        exact : bool
+            In fp32 whatever the setting: for heads, whose answers half precision would round to the nearest pixels
+            and centimetres, and which cost little.
+        """
+        half = None if exact else _AUTOCAST.get(self.precision)
+        cast = torch.autocast(self.device.type, dtype=half, enabled=half is not None)
+        with torch.inference_mode(), cast, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+
+    def send(self, array: NDArray[Any]) -> torch.Tensor:
+        """Move a host array to the device; to a GPU through pinned memory, while the host goes on."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+
+def check_precision(precision: Precision) -> None:
+    """Refuse what the processor would only emulate: twenty times slower than fp32.
+
+    Raises
+    ------
+    ConfigError
+        When the precision is bf16 and the processor has neither AVX-512 BF16, AMX nor Arm's equivalent.
+    """
+    if precision == "bf16" and not has_bf16():
+        raise ConfigError(
+            "bf16 needs a GPU, or a processor that multiplies it.",
+            "a processor without AVX-512 BF16 and AMX",
+            'Set precision = "fp32".',
+        )
+
+
+def has_bf16() -> bool:
+    """Whether this machine's processor has instructions for products in bfloat16."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # before torch 2.11
+
+
+@dataclass
+class Batches:
+    """Runs a network over many items, a batch at a time; halves the batch and tries again when memory runs out.
+
+    Parameters
+    ----------
+    size : int
+        Largest batch. What was learnt to be too large is not tried again.
+    halvings : int
+        How often memory ran out.
+    """
+
+    size: int
+    halvings: int = field(default=0, init=False)
+
+    def run(self, forward: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
+        """Results of `forward`, one an item, in order.
+
+        Raises
+        ------
+        ModelError
+            When a single item doesn't fit into memory.
+        """
+        results: list[Result] = []
+        while len(results) < len(items):
+            batch = items[len(results) : len(results) + self.size]
+            found = self._attempt(forward, batch)
+            if found is None:
+                # Out of the except block, so that the traceback no longer keeps the tensors alive.
+                self._halve(len(batch))
+            else:
+                results.extend(found)
+        return results
+
+    def _attempt(
+        self, forward: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]
+    ) -> Sequence[Result] | None:
+        try:
+            return forward(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise ModelError(
+                    "A batch of one must fit into memory.", str(error), "Choose smaller models or a larger device."
+                ) from error
+            return None
+
+    def _halve(self, tried: int) -> None:
+        self.size = max(1, tried // 2)
+        self.halvings += 1
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("Memory ran out at a batch of %d; going on with %d.", tried, self.size)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator of torch, or Python's, had no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def answers(device: torch.device) -> bool:
+    """Whether a device still computes: an illegal access, say, fails every later call of a process to its GPU."""
+    try:
+        return bool(torch.ones(2, device=device).sum().item() == 2)
+    except RuntimeError as error:
+        return is_out_of_memory(error)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw random weights from `seed`, and leave the process's own generators as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def load_checkpoint(path: Path, safe_globals: Sequence[Any] = ()) -> dict[str, Any]:
+    """Read a torch file that may hold weights and the types of `safe_globals`, nothing else.
+
+    Raises
+    ------
+    ModelError
+        When the file can't be read, or names any other type.
+    """
+    try:
+        with torch.serialization.safe_globals(list(safe_globals)):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged archive raises anything: pickle's, zip's, EOF, KeyError
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it asks for {asked[1]}" if asked else f"damaged ({type(error).__name__})"
+        raise ModelError(
+            "A checkpoint holds weights and plain values only.",
+            f"{path}: {found}",
+            "Fetch it again (`xycd models fetch auglift`); never trust a file that asks for more.",
+        ) from error
+    if not isinstance(found, dict):
+        raise ModelError("A checkpoint is a mapping.", f"{path}: {type(found).__name__}", "Fetch it again.")
+    return found
+
+
+def fill(model: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
+    """Load `state` into `model`, every weight of it.
+
+    Raises
+    ------
+    ModelError
+        When a weight of the model is absent from the file, or has another shape.
+    """
+    own = model.state_dict()
+    absent = sorted(name for name in own if name not in state)
+    misfit = sorted(name for name, value in own.items() if name in state and state[name].shape != value.shape)
+    if absent or misfit:
+        raise ModelError(
+            f"The checkpoint must fit the network ({len(own)} weights).",
+            f"{source}: {len(absent)} absent {absent[:3]}, {len(misfit)} of another shape {misfit[:3]}",
+            "Use the checkpoint of this size and this input, or set the size that the file is of.",
+        )
+    surplus = sorted(set(state) - set(own))
+    if surplus:
+        log.info("%s has %d weights that the network doesn't use: %s", source, len(surplus), surplus[:3])
+    model.load_state_dict({name: state[name] for name in own})

@@ -1,0 +1,1 @@
+"""Weight files: names, sources, download, SHA-256."""

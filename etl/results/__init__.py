@@ -1,0 +1,1 @@
+"""Open, select, tabulate and export results."""

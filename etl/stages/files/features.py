@@ -1,0 +1,80 @@
+"""One partition's feature file: written so that it is whole or not there, and told of by a receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from etl.store.netcdf import NETCDF_LOCK
+from etl.store.partition import Partition, Receipt
+from etl.store.space import once_there_is_space
+from etl.store.workspace import FeatureStore, atomic_target, file_sha256
+from schemas import features
+from schemas.features import Status
+
+
+def write_partition(
+    ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0, *, patience: float = 0.0
+) -> Receipt:
+    """Write the feature file (temporary file, fsync, rename) and give its receipt.
+
+    While there is no space for it, the write is tried again for `patience` seconds.
+    """
+    # Made in memory: of a full disk HDF5 says "HDF error", which may mean anything, and can't go on from there.
+    with NETCDF_LOCK:
+        content = ds.to_netcdf(None, engine="netcdf4", format="NETCDF4")
+    checksum = once_there_is_space(lambda: _write_and_hash(store.folder / partition.path, content), patience)
+    return replace(make_receipt(ds, partition, len(content), checksum, seconds), written=round(time.time(), 3))
+
+
+def _write_and_hash(target: Path, content: memoryview) -> str:
+    """Write a file; its SHA-256, made while the disk takes it in."""
+    with ThreadPoolExecutor(1, "sha256") as thread, atomic_target(target) as temporary:
+        checksum = thread.submit(lambda: hashlib.sha256(content).hexdigest())
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return checksum.result()
+
+
+def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str, seconds: float) -> Receipt:
+    """Receipt of a file that holds `ds`."""
+    values, counts = np.unique(ds["status"].values, return_counts=True)
+    return Receipt(
+        id=partition.id,
+        path=str(partition.path),
+        rows=partition.rows,
+        frames=partition.frames,
+        counts={Status(v).name.lower(): int(n) for v, n in zip(values, counts, strict=True)},
+        bytes=size,
+        sha256=checksum,
+        seconds=round(seconds, 3),
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+    )
+
+
+def inspect(partition: Partition, store: FeatureStore) -> Receipt:
+    """Open a partition's file, check it, and give its receipt.
+
+    Raises
+    ------
+    ValueError, KeyError, OSError
+        When the file isn't a whole feature file of this partition.
+    """
+    path = store.folder / partition.path
+    with NETCDF_LOCK, xr.open_dataset(path, engine="netcdf4") as ds:
+        features.validate(ds.load())
+        if ds.attrs.get("partition") != partition.id or ds.sizes["frame"] != partition.rows:
+            raise ValueError("it isn't this partition's file")
+        stat = path.stat()
+        receipt = make_receipt(ds, partition, stat.st_size, file_sha256(path), 0.0)
+        return replace(receipt, written=round(stat.st_mtime, 3))

@@ -1,0 +1,297 @@
+"""Large files of named arrays, laid out once from their known sizes and filled in place, by one process or several.
+
+`NpzWriter` makes an npz, `ArrayFolder` a folder of npy files that can be memory-mapped. Both use as much memory as the
+rows that are being written, whatever the size of the file, and both appear under their names only when they are whole.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from etl.errors import WorkspaceError
+from etl.stages.files.row_writer import Array, Block, Member, RowWriter, disk_errors
+from etl.stages.files.zip64 import combine_crc, directory_entry, end_records, local_header
+
+Shapes = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
+
+PARTIAL, OLD = ".partial", ".old"  # endings of what is being written, and of what it is about to replace
+_FLUSH: Final = 32 * 2**20  # bytes after which the disk is told to begin
+
+
+class ArrayWriter(ABC):
+    """Lays out arrays, takes their rows in any order, and puts the result in its place when all are there.
+
+    A context manager: leaving it normally checks that every row was written exactly once and commits; leaving it by
+    an error removes what was written. An existing result is replaced only on commit.
+
+    Parameters
+    ----------
+    path : Path
+        The result.
+    shapes : mapping of str to (shape, dtype)
+        The arrays, in the order in which they are stored.
+
+    Raises
+    ------
+    etl.errors.WorkspaceError
+        When there is no room for them, or the folder can't be written.
+    """
+
+    def __init__(self, path: Path, shapes: Shapes) -> None:
+        self.path = path
+        self._blocks: dict[str, list[Block]] = {}
+        self._flusher = ThreadPoolExecutor(1, "flush")
+        self._flushing: Future[None] | None = None
+        self._unflushed = 0
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_leftovers(path)
+        self._temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+        self.members: dict[str, Member] = {}
+        try:
+            for key, (shape, dtype) in shapes.items():
+                self._lay_out(key, shape, np.dtype(dtype))
+            needed = sum(m.rows * m.row_bytes for m in self.members.values())
+            free = shutil.disk_usage(path.parent).free
+            if needed > free:
+                raise WorkspaceError(
+                    f"{path.name} needs {needed / 1e9:.2f} GB.",
+                    f"{free / 1e9:.2f} GB free in {path.parent}",
+                    "Free some space, or choose another output folder.",
+                )
+            with disk_errors(path):
+                self._reserve()
+        except BaseException:
+            self._remove(self._temporary)
+            raise
+        self._rows = RowWriter(self.members)
+
+    @abstractmethod
+    def _lay_out(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Choose the place of one array; nothing is written yet."""
+
+    @abstractmethod
+    def _reserve(self) -> None:
+        """Make the files in their full size, with the arrays' headers."""
+
+    @abstractmethod
+    def _finish(self, checksums: Mapping[str, int]) -> None:
+        """Write what can be known only when all rows are there, and force it to the disk."""
+
+    def write(self, key: str, start: int, values: Array) -> None:
+        """Write rows in this process; see `RowWriter.write`."""
+        self.record([self._rows.write(key, start, values)])
+
+    def record(self, blocks: Iterable[Block]) -> None:
+        """Take the receipts of rows that other processes wrote by `members`."""
+        for block in blocks:
+            if block.count:
+                self._blocks.setdefault(block.key, []).append(block)
+                self._unflushed += block.count * self.members[block.key].row_bytes
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            if self._flushing is not None:
+                self._flushing.result()
+            self._unflushed = 0
+            self._flushing = self._flusher.submit(self._flush)
+
+    def _flush(self) -> None:
+        """Let the disk write what there is, while more is read: it would have nothing to do until the end."""
+        with disk_errors(self.path):
+            for file in {member.file for member in self.members.values()}:
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+
+    def append(self, key: str, values: Array) -> None:
+        """Add a whole array that wasn't laid out, after those that were."""
+        values = np.asarray(values)
+        with disk_errors(self.path):
+            self._lay_out(key, values.shape, values.dtype)
+            self._reserve()
+        self._rows.close()
+        self._rows = RowWriter(self.members)
+        self.write(key, 0, values)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._rows.close()
+            self._flusher.shutdown()
+            if error is None:
+                if self._flushing is not None:
+                    self._flushing.result()  # the disk tells of an error once
+                checksums = {key: self._checksum(key) for key in self.members}
+                with disk_errors(self.path):
+                    self._finish(checksums)
+                    self._replace()
+        finally:
+            self._remove(self._temporary)
+
+    def _checksum(self, key: str) -> int:
+        """CRC-32 of an array's bytes, put together from its blocks."""
+        member = self.members[key]
+        row, crc = 0, 0
+        for block in sorted(self._blocks.get(key, []), key=lambda b: b.start):
+            if block.start != row:
+                break
+            crc = combine_crc(crc, block.crc, block.count * member.row_bytes)
+            row += block.count
+        if row != member.rows:
+            raise ValueError(f"row {row} of {member.rows} of {key!r} wasn't written exactly once")
+        return crc
+
+    def _replace(self) -> None:
+        self._temporary.replace(self.path)
+        sync_folder(self.path.parent)
+
+    def _remove(self, path: Path) -> None:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class ArrayFolder(ArrayWriter):
+    """A folder with one npy file an array: ``numpy.load(folder / "S.npy", mmap_mode="r")``."""
+
+    def _lay_out(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        header = npy_header(shape, dtype)
+        self.members[key] = Member(self._temporary / f"{key}.npy", len(header), shape, dtype)
+
+    def _reserve(self) -> None:
+        self._temporary.mkdir(exist_ok=True)
+        for member in self.members.values():
+            if not member.file.exists():
+                with member.file.open("wb") as file:
+                    file.write(npy_header(member.shape, member.dtype))
+                    file.truncate(member.offset + member.rows * member.row_bytes)
+
+    def _finish(self, checksums: Mapping[str, int]) -> None:
+        for member in self.members.values():
+            with member.file.open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_folder(self._temporary)
+
+    def _replace(self) -> None:
+        # A folder can't be renamed onto a full one, so the old result makes way first. Whoever dies in between leaves
+        # it to the next writer, which puts it back.
+        old = self._temporary.with_suffix(OLD)
+        if self.path.exists():
+            if not self.path.is_dir() or any(p.suffix != ".npy" for p in self.path.iterdir()):
+                raise WorkspaceError(
+                    "The output is a folder of npy files that may be replaced.",
+                    f"{self.path} with other content",
+                    "Move it away, or choose another output.",
+                )
+            self.path.rename(old)
+        super()._replace()
+        self._remove(old)
+
+
+class NpzWriter(ArrayWriter):
+    """An npz as numpy.savez writes it (stored, zip64), with arrays that start at multiples of 64 bytes."""
+
+    def __init__(self, path: Path, shapes: Shapes) -> None:
+        self._end = 0
+        self._headers: dict[str, tuple[int, bytes]] = {}  # offset and npy header of each member
+        super().__init__(path, shapes)
+
+    def _lay_out(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        header = npy_header(shape, dtype)
+        offset = self._end
+        start = offset + len(local_header(f"{key}.npy", 0, 0, offset)) + len(header)
+        member = Member(self._temporary, start, shape, dtype)
+        self.members[key] = member
+        self._headers[key] = (offset, header)
+        self._end = start + member.rows * member.row_bytes
+
+    def _reserve(self) -> None:
+        with self._temporary.open("rb+" if self._temporary.exists() else "wb") as file:
+            file.truncate(self._end)
+
+    def _finish(self, checksums: Mapping[str, int]) -> None:
+        directory = b""
+        with self._temporary.open("rb+") as file:
+            for key, member in self.members.items():
+                name = f"{key}.npy"
+                offset, header = self._headers[key]
+                data_size = member.rows * member.row_bytes
+                crc = combine_crc(zlib.crc32(header), checksums[key], data_size)
+                size = len(header) + data_size
+                file.seek(offset)
+                file.write(local_header(name, size, crc, offset) + header)
+                directory += directory_entry(name, size, crc, offset)
+            file.seek(self._end)
+            file.write(directory + end_records(len(self.members), len(directory), self._end))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """What stands before an array's bytes in the npy format.
+
+    Raises
+    ------
+    ValueError
+        For dtypes with objects, which would need pickle.
+    """
+    if dtype.hasobject:
+        raise ValueError(f"{dtype} holds Python objects")
+    buffer = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk, so that a rename outlives a power cut."""
+    with ExitStack() as stack:
+        descriptor = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        os.fsync(descriptor)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a killed process of this machine left behind while writing `path`, or while replacing it.
+
+    The old result that had made way for a new one goes back to its place, if nothing is there.
+    """
+    start = f".{path.name}.{socket.gethostname()}-"
+    for entry in list(path.parent.iterdir()):
+        owner = entry.name.removeprefix(start).removesuffix(entry.suffix)
+        ours = entry.name.startswith(start) and owner.isdigit() and entry.suffix in (PARTIAL, OLD)
+        if not ours or _is_running(int(owner)):
+            continue
+        if entry.suffix == OLD and not path.exists():
+            entry.rename(path)
+        elif entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as somebody else
+        return True
+    return True

@@ -1,0 +1,138 @@
+"""The driver's own batch job, and its logs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cluster import control
+from cluster.config import ClusterConfig, DriverConfig, SlurmConfig
+from cluster.errors import ClusterError, NoRun, SubmissionRejected
+from cluster.slurm import detach, logs
+from etl.cli import cluster as cli_cluster
+from etl.execution.driver import pending_text
+
+CONFIG = ClusterConfig(
+    kind="slurm",
+    slurm=SlurmConfig(
+        partition="gpu",
+        account="me",
+        prologue=("module load python",),
+        python="apptainer exec image.sif python",
+        driver=DriverConfig(partition="cpu", cpus=3, memory="8G", walltime="1-0"),
+    ),
+)
+
+
+def test_script() -> None:
+    arguments = ["-m", "etl.cli", "run", "--config", "my config; id.toml"]
+    lines = detach.script(CONFIG, arguments, Path("/shared/run")).splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for option in [
+        "--partition=cpu",
+        "--account=me",
+        "--cpus-per-task=3",
+        "--mem=8G",
+        "--time=1-0",
+        "--signal=B:INT@300",
+        "--no-requeue",
+        "--output=/shared/run/jobs/%j.log",
+    ]:
+        assert f"#SBATCH {option}" in lines
+    assert not any("gres" in line for line in lines)
+    assert lines[-2] == "module load python"
+    assert shlex.split(lines[-1]) == ["exec", "apptainer", "exec", "image.sif", "python", *arguments]
+
+
+def test_partition_of_the_workers_by_default() -> None:
+    config = ClusterConfig(kind="slurm", slurm=SlurmConfig(partition="gpu"))
+    assert "#SBATCH --partition=gpu" in detach.script(config, ["-V"], Path("/r")).splitlines()
+
+
+def fake_sbatch(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "sbatch"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_sbatch(tmp_path, f'cp "$2" {tmp_path}/seen; echo "77;here"', monkeypatch)
+    assert detach.submit(CONFIG, ["-V"], folder=tmp_path / "run") == "77"
+    assert (tmp_path / "seen").read_text() == detach.script(CONFIG, ["-V"], tmp_path / "run")
+    with pytest.raises(ClusterError, match="single lines"):
+        detach.submit(CONFIG, ["a\nb"], folder=tmp_path / "run")
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The queue of a SLURM that takes jobs and starts none."""
+    queue = tmp_path / "queue"
+    fake_sbatch(tmp_path, f"echo '77|PENDING|0:00||(Priority)' > {queue}; echo 77", monkeypatch)
+    for name, body in {"squeue": f"cat {queue}", "scancel": f"echo $* > {tmp_path}/cancelled; rm {queue}"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    return queue
+
+
+def test_a_driver_that_waits_is_seen_and_can_be_cancelled(queue: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert detach.pending(run) is None
+    detach.submit(CONFIG, ["-V"], folder=run)
+    waiting = detach.pending(run)
+    assert waiting is not None
+    assert pending_text(waiting) == "run          to be driven by job 77, pending (Priority)"
+    with pytest.raises(ClusterError, match="job 77, pending"):
+        detach.submit(CONFIG, ["-V"], folder=run)
+    assert detach.cancel_pending(run) == "77"
+    assert (tmp_path / "cancelled").read_text() == "77\n"
+    assert detach.pending(run) is None
+    assert detach.cancel_pending(run) is None
+
+
+def test_a_driver_that_has_begun_waits_no_more(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    detach.submit(CONFIG, ["-V"], folder=run)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with control.Controller(run):
+        assert detach.pending(run) is None
+    assert detach.pending(run) is None, "it has ended"
+
+
+def test_status_and_stop_of_a_driver_that_waits(
+    queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detach.submit(CONFIG, ["-V"], folder=tmp_path / "run")
+    cli_cluster.status(tmp_path)
+    cli_cluster.stop(tmp_path)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        "run          to be driven by job 77, pending (Priority)",
+        "job 77, which was to drive the run and hadn't begun, is cancelled",
+    ]
+    with pytest.raises(NoRun):
+        cli_cluster.status(tmp_path)
+
+
+def test_submit_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_sbatch(tmp_path, "echo 'sbatch: error: invalid partition specified: cpu' >&2; exit 1", monkeypatch)
+    with pytest.raises(SubmissionRejected, match="invalid partition specified: cpu"):
+        detach.submit(CONFIG, ["-V"], folder=tmp_path / "run")
+
+
+def test_logs(tmp_path: Path) -> None:
+    assert logs.listing(tmp_path) == []
+    (tmp_path / "jobs").mkdir()
+    for job in ["9", "10", "x"]:
+        (tmp_path / "jobs" / f"{job}.log").write_text(f"first\n\n\x1b[31mlast of {job}\n")
+    assert logs.listing(tmp_path) == ["9", "10"]
+    assert logs.tail(tmp_path, "9", 1) == [" [31mlast of 9"], "no escape sequence reaches a terminal"
+    assert logs.tail(tmp_path, "9") == ["first", " [31mlast of 9"]
+    assert logs.tail(tmp_path, "11") == []
+    (tmp_path / "jobs" / "12.log").write_text("x" * 200 + "\n" + "y\n" * 100_000)
+    assert logs.tail(tmp_path, "12", 2) == ["y", "y"]
+    for job in ["../9", "9.log", "", "٩"]:
+        with pytest.raises(ClusterError, match="number"):
+            logs.tail(tmp_path, job)
