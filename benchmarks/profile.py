@@ -33,10 +33,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "writing": ("write_partition", "_write_and_hash", "to_netcdf"),
     "decoding": ("etl/media/", "read_image", "av/", "simplejpeg"),
     "crops": ("models/geometry", "warpAffine"),
-    "descriptor": ("stages/descriptor", "describe_joints", "stages/extremes"),
-    "decoding answers": ("models/embedded/"),
-    "depth": ("blazepose_depth",),
-    "other blocks": ("stages/blocks", "stages/people", "stages/skeleton", "stages/estimate"),
+    "descriptor": ("blocks/descriptor", "describe_joints", "blocks/extremes"),
+    "decoding answers": ("embedded/decode", "embedded/model_set", "embedded/people"),
+    "depth": ("embedded/depth",),
+    "other blocks": ("stages/blocks", "stages/estimate"),
 }
 
 

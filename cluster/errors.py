@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etl.errors import XycdError
+from schemas.errors import XycdError
 
 
 class ClusterError(XycdError):

@@ -320,7 +320,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             "The configuration file must be readable.", f"{path}: {error.strerror}", "Check --config."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("A configuration file is TOML.", f"{path}: {error}", "Mend that line.") from error
+        raise ConfigError("A configuration file is TOML.", f"{path}: {error}", "Fix that line.") from error
 
 
 def _anchor(values: dict[str, Any], folder: Path) -> None:

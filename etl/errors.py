@@ -1,28 +1,21 @@
-"""Errors that a user meets. Each states the rule, the observed value and the mend."""
+"""Errors that a user meets, by what they cost."""
 
 from __future__ import annotations
 
+from schemas.errors import XycdError
 
-class XycdError(Exception):
-    """Base of all errors that the command line shows without a traceback.
-
-    Parameters
-    ----------
-    rule : str
-        What must hold, as a sentence.
-    found : str
-        What was observed.
-    mend : str
-        What to do about it, as a sentence.
-    """
-
-    def __init__(self, rule: str, found: str, mend: str) -> None:
-        super().__init__(f"{rule} Found: {found}. {mend}")
-        self.rule, self.found, self.mend = rule, found, mend
-
-    def __reduce__(self) -> tuple[type[XycdError], tuple[str, str, str]]:
-        # Errors cross process boundaries; the default reduce would pass the joined message only.
-        return type(self), (self.rule, self.found, self.mend)
+__all__ = [
+    "ConfigError",
+    "DatasetError",
+    "DeviceError",
+    "MediaError",
+    "MergeError",
+    "ModelError",
+    "QueryError",
+    "SpaceError",
+    "WorkspaceError",
+    "XycdError",
+]
 
 
 class ConfigError(XycdError):

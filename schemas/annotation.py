@@ -222,26 +222,26 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
     SchemaError
         Naming the first variable or attribute that doesn't fit, in alphabetical order.
     """
-    mend = "Run `xycd annotate` again with this version."
+    fix = "Run `xycd annotate` again with this version."
     moving = MOVING_CAMERA if any(name in ds for name in MOVING_CAMERA) else {}
     wanted = ALWAYS | (GROUND_TRUTH if has_ground_truth(ds) else {}) | moving
     for name in sorted(wanted):
         dims, dtype = wanted[name]
         if name not in ds.variables:
-            raise SchemaError(f"An annotation dataset has {name!r}.", f"only {sorted(map(str, ds.variables))}", mend)
+            raise SchemaError(f"An annotation dataset has {name!r}.", f"only {sorted(map(str, ds.variables))}", fix)
         if ds[name].dims != dims or ds[name].dtype != np.dtype(dtype):
-            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", mend)
+            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", fix)
     if has_ground_truth(ds) and tuple(ds["joint"].values.tolist()) != H36M_17.joints:
-        raise SchemaError("Joints are H36M_17's, in its order.", f"{ds['joint'].values.tolist()}", mend)
+        raise SchemaError("Joints are H36M_17's, in its order.", f"{ds['joint'].values.tolist()}", fix)
     for name in sorted(ATTRIBUTES):
         if name not in ds.attrs:
-            raise SchemaError(f"An annotation dataset has the attribute {name!r}.", "none", mend)
+            raise SchemaError(f"An annotation dataset has the attribute {name!r}.", "none", fix)
     order = np.lexsort((ds["frame_number"].values, ds["person"].values))
     if not (order == np.arange(len(order))).all():
-        raise SchemaError("Rows are sorted by person, then by frame_number.", "another order", mend)
+        raise SchemaError("Rows are sorted by person, then by frame_number.", "another order", fix)
     pairs = np.stack([ds["person"].values, ds["frame_number"].values])
     if pairs.shape[1] > 1 and (np.diff(pairs, axis=1) == 0).all(axis=0).any():
-        raise SchemaError("A frame and person occur once.", "a row that occurs twice", mend)
+        raise SchemaError("A frame and person occur once.", "a row that occurs twice", fix)
     return ds
 
 

@@ -160,28 +160,28 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
     SchemaError
         Naming the first variable that doesn't fit, in alphabetical order.
     """
-    mend = "Remove the file and run `xycd estimate` again."
+    fix = "Remove the file and run `xycd estimate` again."
     if ds.attrs.get("schema") != f"xycd features {VERSION}":
-        raise SchemaError(f"A feature file has schema 'xycd features {VERSION}'.", repr(ds.attrs.get("schema")), mend)
+        raise SchemaError(f"A feature file has schema 'xycd features {VERSION}'.", repr(ds.attrs.get("schema")), fix)
     for name in sorted(VARIABLES):
         dims, dtype = VARIABLES[name]
         if name not in ds.variables:
-            raise SchemaError(f"A feature file has {name!r}.", f"only {sorted(map(str, ds.variables))}", mend)
+            raise SchemaError(f"A feature file has {name!r}.", f"only {sorted(map(str, ds.variables))}", fix)
         if ds[name].dims != dims or ds[name].dtype != np.dtype(dtype):
-            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", mend)
+            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", fix)
     for name, channel in EMBEDDINGS.items():
         if name in ds and (ds[name].dims != ("frame", "joint", channel) or ds[name].dtype != np.uint16):
-            raise SchemaError(f"{name!r} is uint16 over frame, joint, {channel}.", f"{ds[name].dtype}", mend)
+            raise SchemaError(f"{name!r} is uint16 over frame, joint, {channel}.", f"{ds[name].dtype}", fix)
     if tuple(ds["joint"].values.tolist()) != H36M_17.joints:
-        raise SchemaError("Joints are H36M_17's, in its order.", f"{ds['joint'].values.tolist()}", mend)
+        raise SchemaError("Joints are H36M_17's, in its order.", f"{ds['joint'].values.tolist()}", fix)
     names = tuple(ds["feature"].values.tolist())
     if names[: len(BASIC_FEATURES)] != BASIC_FEATURES or not set(names[len(BASIC_FEATURES) :]) <= set(STATISTICS):
-        raise SchemaError(f"Features start with {BASIC_FEATURES}.", f"{names}", mend)
+        raise SchemaError(f"Features start with {BASIC_FEATURES}.", f"{names}", fix)
     ok = ds["status"].values == Status.OK
     if not set(np.unique(ds["status"].values).tolist()) <= {s.value for s in Status}:
-        raise SchemaError("Status is one of the flags.", f"{np.unique(ds['status'].values).tolist()}", mend)
+        raise SchemaError("Status is one of the flags.", f"{np.unique(ds['status'].values).tolist()}", fix)
     if np.isfinite(ds["features"].values[~ok]).any():
-        raise SchemaError("Features are NaN where status isn't ok.", "finite values there", mend)
+        raise SchemaError("Features are NaN where status isn't ok.", "finite values there", fix)
     return ds
 
 

@@ -98,17 +98,17 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
     SchemaError
         Naming the first variable that doesn't fit.
     """
-    mend = "Remove the file and run `xycd estimate` again."
+    fix = "Remove the file and run `xycd estimate` again."
     if ds.attrs.get("schema") != f"xycd maps {VERSION}":
-        raise SchemaError(f"A maps file has schema 'xycd maps {VERSION}'.", repr(ds.attrs.get("schema")), mend)
+        raise SchemaError(f"A maps file has schema 'xycd maps {VERSION}'.", repr(ds.attrs.get("schema")), fix)
     there = [stream for stream in STREAMS if f"{stream}_feature_map" in ds]
     if not there:
-        raise SchemaError("A maps file has a map of pose or depth.", f"only {sorted(map(str, ds.variables))}", mend)
+        raise SchemaError("A maps file has a map of pose or depth.", f"only {sorted(map(str, ds.variables))}", fix)
     wanted = {name: entry for name, entry in VARIABLES.items() if name.partition("_")[0] in there}
     wanted |= dict.fromkeys(("frame_number", "person"), (("frame",), "int32"))
     for name, (dims, dtype) in wanted.items():
         if name not in ds.variables:
-            raise SchemaError(f"A maps file has {name!r}.", f"only {sorted(map(str, ds.variables))}", mend)
+            raise SchemaError(f"A maps file has {name!r}.", f"only {sorted(map(str, ds.variables))}", fix)
         if ds[name].dims != dims or ds[name].dtype != np.dtype(dtype):
-            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", mend)
+            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", fix)
     return ds

@@ -237,7 +237,7 @@ def refuse(verdicts: Sequence[Verdict]) -> None:
         raise MergeError(
             "Detections agree best with the annotations of their own sequence and frame.",
             f"{len(bad)} of {len(verdicts)} sequences that don't: {shown}",
-            'Mend the raw files or leave those sequences out, or set merge.judge to "warn" to merge them all the same.',
+            'Fix the raw files or leave those sequences out, or set merge.judge to "warn" to merge them all the same.',
         )
 
 

@@ -24,7 +24,6 @@ from etl.cli.options import (
     workspace_of,
 )
 from etl.errors import XycdError
-from schemas.errors import SchemaError
 
 if TYPE_CHECKING:
     from etl.config import Config
@@ -305,22 +304,22 @@ def _print_table(frame: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors that a user can mend are shown without a traceback."""
+    """Run the command line; errors that a user can fix are shown without a traceback."""
     try:
         app()
-    except (XycdError, SchemaError) as error:
-        _refuse(error.rule, error.found, error.mend)
+    except XycdError as error:
+        _refuse(error.rule, error.found, error.fix)
     except OSError as error:
         if error.filename is None:  # no file's fault
             raise
         denied = isinstance(error, PermissionError)
-        mend = (
+        fix = (
             "You may not: ask its owner, or name another." if denied else "Check the path, and that the disk has room."
         )
         _refuse(
             "Files and folders that a command needs can be read and written.",
             f"{error.filename}: {error.strerror}",
-            mend,
+            fix,
         )
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has met Ctrl-C
@@ -328,9 +327,9 @@ def main() -> None:
         raise
 
 
-def _refuse(rule: str, found: str, mend: str) -> NoReturn:
+def _refuse(rule: str, found: str, fix: str) -> NoReturn:
     typer.secho(f"error: {rule}", fg="red", err=True)
-    typer.echo(f"  found: {found}\n  {mend}", err=True)
+    typer.echo(f"  found: {found}\n  {fix}", err=True)
     sys.exit(2)
 
 

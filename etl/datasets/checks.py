@@ -1,4 +1,4 @@
-"""Raw files, read safely: whatever is wrong with one becomes a DatasetError that names file, rule and mend.
+"""Raw files, read safely: whatever is wrong with one becomes a DatasetError that names file, rule and fix.
 
 Nothing here unpickles, resolves XML entities, or trusts a shape. A reader reads a file by one of the
 ``read_*`` functions and then states what each array must be with `require_array`.
@@ -132,8 +132,8 @@ def require_known(what: str, wanted: Iterable[str] | None, known: Iterable[str])
     for name in wanted or ():
         if name not in names:
             near = nearest(name, names)
-            mend = f"Did you mean {near!r}?" if near else f"Use one of {_listing(names)}."
-            raise DatasetError(f"Every {what} is one of {_listing(names)}.", repr(name), mend)
+            fix = f"Did you mean {near!r}?" if near else f"Use one of {_listing(names)}."
+            raise DatasetError(f"Every {what} is one of {_listing(names)}.", repr(name), fix)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -109,7 +109,7 @@ class Folder:
             frames = frame_count(root, sequence.media)
             rate = media_rate(root, sequence.media)
         except MediaError as error:
-            raise DatasetError(error.rule, error.found, error.mend) from error
+            raise DatasetError(error.rule, error.found, error.fix) from error
         name = sequence.media.path.replace("{", "{{").replace("}", "}}")
         return annotation.build(
             sequence.key,

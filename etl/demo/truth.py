@@ -172,7 +172,7 @@ class SceneTruth:
                 raise ModelError("The truth covers the frames of the video.", found, "Render the dataset again.")
             if self.check_images and (nearest := truth.nearest(frame.image)) != frame.number:
                 found = f"the image of frame {nearest} as frame {frame.number} of {frame.key}"
-                raise ModelError("A frame has its own image.", found, "Mend the decoding.")
+                raise ModelError("A frame has its own image.", found, "Fix the decoding.")
             self.frames[block, frame.key, frame.number] += 1
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as file:

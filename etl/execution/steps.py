@@ -31,7 +31,6 @@ from etl.stages.join import SequenceFiles
 from etl.stages.progress import Reporter, duration, size
 from etl.store.partition import Partition
 from etl.store.workspace import Current, FeatureStore, free_bytes
-from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
 
 
@@ -149,7 +148,7 @@ def costing_itself(summary: Summary, report: Reporter, *, alone: bool) -> Iterat
         summary.stopped = True
     except (SpaceError, ClusterError):
         raise
-    except (XycdError, SchemaError) as error:
+    except XycdError as error:
         if alone:
             raise
         summary.failed.append(str(error))

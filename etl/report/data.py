@@ -95,13 +95,13 @@ def gather(root: Path, dataset: str | None = None, most_rows: int = MOST_ROWS) -
     workspace = Workspace(root)
     name = dataset or the_only_dataset(workspace)
     current = workspace.current(name)
-    mend = f"Run `xycd estimate {name}`, or wait until its first frames are done."
+    fix = f"Run `xycd estimate {name}`, or wait until its first frames are done."
     if current.features is None:
-        raise WorkspaceError("A report needs features.", f"only annotations of {name}", mend)
+        raise WorkspaceError("A report needs features.", f"only annotations of {name}", fix)
     store = workspace.features(name, current.features)
     receipts = [r for r in store.receipts().values() if (store.folder / r.path).exists()]
     if not receipts:
-        raise WorkspaceError("A report needs finished frames.", f"none of {name} yet", mend)
+        raise WorkspaceError("A report needs finished frames.", f"none of {name} yet", fix)
     by_key: dict[SequenceKey, list[Receipt]] = {}
     for receipt in sorted(receipts, key=lambda r: r.path):
         by_key.setdefault(SequenceKey.from_path(name, receipt.path), []).append(receipt)

@@ -217,7 +217,7 @@ def show_frame(stored: Stored, number: int, to: Path, *, depth: bool = True, aro
         raise WorkspaceError(
             "A frame that is shown was estimated.",
             f"frame {number} of {stored.key}, which has {len(np.unique(rows.frame))} from {first} to {last}{besides}",
-            f"Give one of these{f', or mend the damage: {VERIFY}' if damaged else '.'}",
+            f"Give one of these{f', or fix the damage: {VERIFY}' if damaged else '.'}",
         )
     with xr.open_dataset(stored.annotation, engine="netcdf4") as annotated:
         root, settings = needs_root(stored.source), stored.source.settings

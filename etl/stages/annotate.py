@@ -254,8 +254,8 @@ def _make(reader: DatasetReader, sequence: Sequence, folder: Path, identity: str
     try:
         ds = reader.annotate(sequence)
         if annotation.key_of(ds) != sequence.key:
-            raise SchemaError("An annotation has its sequence's key.", f"{annotation.key_of(ds)}", "Mend the reader.")
-    except (XycdError, SchemaError) as error:
+            raise SchemaError("An annotation has its sequence's key.", f"{annotation.key_of(ds)}", "Fix the reader.")
+    except XycdError as error:
         return str(error)
     except Exception as error:  # foreign files meet foreign parsers: whatever is raised costs this sequence only
         return f"{type(error).__name__}: {error}"

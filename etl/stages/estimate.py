@@ -337,8 +337,8 @@ def estimate_rows(
             if frames:
                 _estimate_frames(frames, models, settings, table)
     if reason := table.common_failure():
-        mend = "Mend the cause; the same command runs the partition again."
-        raise ModelError("Models work on some frame of a partition.", f"on each: {reason}", mend)
+        fix = "Fix the cause; the same command runs the partition again."
+        raise ModelError("Models work on some frame of a partition.", f"on each: {reason}", fix)
     return table.finish()
 
 

@@ -267,15 +267,15 @@ def opened(path: Path, schema: str, stage: str) -> Iterator[h5py.File]:
     etl.errors.MergeError
         When it can't be opened, or is of another schema.
     """
-    mend = f"Run `xycd {stage}` again; add --verify if the file is damaged."
+    fix = f"Run `xycd {stage}` again; add --verify if the file is damaged."
     try:
         with hdf5.opened(path, set_aside=False) as ds:
             found = text_of(ds.attrs.get("schema", "none"))
             if found != schema:
-                raise MergeError(f"{path.name} has the schema {schema!r}.", f"{found!r} in {path}", mend)
+                raise MergeError(f"{path.name} has the schema {schema!r}.", f"{found!r} in {path}", fix)
             yield ds
     except (OSError, RuntimeError, KeyError) as error:  # h5py's, for what HDF5 can't read
-        raise MergeError("Files that are merged can be read.", f"{path}: {error}", mend) from error
+        raise MergeError("Files that are merged can be read.", f"{path}: {error}", fix) from error
 
 
 def rows_of(ds: h5py.File) -> Ints:

@@ -289,16 +289,16 @@ EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT})  # of space or inodes; passe
 
 def disk_error(path: Path, error: OSError) -> WorkspaceError:
     """Say in words what a failed write means; a `SpaceError` where it may pass."""
-    mends = {
+    fixes = {
         errno.ENOSPC: "Free some space or choose another --workspace; the same command then goes on.",
         errno.EDQUOT: "Your quota is used up: free some space; the same command then goes on.",
         errno.EROFS: "The file system is read-only: choose another --workspace.",
         errno.EACCES: "You may not write there: choose another --workspace.",
         errno.EPERM: "You may not write there: choose another --workspace.",
     }
-    mend = mends.get(error.errno or 0, "Choose another --workspace.")
+    fix = fixes.get(error.errno or 0, "Choose another --workspace.")
     kind = SpaceError if error.errno in EXHAUSTED else WorkspaceError
-    return kind("The workspace must be writable.", f"{path}: {error.strerror or error}{_inodes(path, error)}", mend)
+    return kind("The workspace must be writable.", f"{path}: {error.strerror or error}{_inodes(path, error)}", fix)
 
 
 def _inodes(path: Path, error: OSError) -> str:

@@ -39,7 +39,7 @@ def test_a_wrong_layout_is_found_before_anything_runs(walk: Walk, tmp_path: Path
 
 
 def refuse(*_: object, **__: object) -> None:
-    raise MergeError("Sequences fit.", "one that doesn't", "Mend it.")
+    raise MergeError("Sequences fit.", "one that doesn't", "Fix it.")
 
 
 def test_a_refusal_costs_its_own_dataset(
@@ -58,7 +58,7 @@ def test_a_refusal_costs_its_own_dataset(
     )
     done = CliRunner().invoke(app, ["run", "--config", str(toml)])
     assert done.exit_code == 1
-    assert "failed: Sequences fit. Found: one that doesn't. Mend it." in done.stdout
+    assert "failed: one that doesn't. Sequences fit. Fix it." in done.stdout
     assert "folder: 1 sequences" in done.stdout
     assert not list(walk.work.glob("training/*_xycd_*"))
     assert len(list(walk.work.glob("folder/features/**/*.nc"))) == 1

@@ -146,19 +146,19 @@ def _hub_file(network: catalog.DepthNetwork, source: Path | None) -> weights.Mod
         )
     hub = os.environ.get(HUB_VARIABLE, "https://huggingface.co").rstrip("/")
     address = f"{hub}/api/models/{network.repository}/tree/{network.revision}"
-    mend = f"Check the network; without one, copy {network.url} to a folder as {network.file}, and use --from."
+    fix = f"Check the network; without one, copy {network.url} to a folder as {network.file}, and use --from."
     if not address.startswith(("https://", "http://")):
-        raise ModelError("The hub's address is http or https.", address, f"Mend {HUB_VARIABLE}.")
+        raise ModelError("The hub's address is http or https.", address, f"Fix {HUB_VARIABLE}.")
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
             listed = {entry["path"]: entry for entry in json.load(answer)}
         entry = listed["model.safetensors"]
         size, digest = int(entry["size"]), str(entry["lfs"]["oid"]).removeprefix("sha256:")
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ModelError(f"The hub lists {network.repository}.", f"{address}: {error}", mend) from error
+        raise ModelError(f"The hub lists {network.repository}.", f"{address}: {error}", fix) from error
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            "The hub lists model.safetensors with its size and SHA-256.", f"another answer from {address}", mend
+            "The hub lists model.safetensors with its size and SHA-256.", f"another answer from {address}", fix
         ) from error
     url = f"{hub}/{network.repository}/resolve/{network.revision}/model.safetensors"
     return weights.ModelFile(network.file, size, digest, network.licence, weights.Url(url))

@@ -34,7 +34,7 @@ def import_packages() -> None:
         raise ModelError("The set auglift needs the extra `openmmlab`.", f"no {', '.join(missing)}", INSTALL)
     mmcv_standin.install()
     with warnings.catch_warnings():
-        # They warn about their own use of deprecated interfaces; nothing that a user could mend.
+        # They warn about their own use of deprecated interfaces; nothing that a user could fix.
         warnings.simplefilter("ignore")
         importlib.import_module("mmdet.apis")
         with mmcv_standin.import_stubs():

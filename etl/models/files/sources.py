@@ -75,14 +75,14 @@ def opened_url(source: Url, name: str) -> Iterator[IO[bytes]]:
     ModelError
         When the address is of another kind, can't be reached, or breaks off.
     """
-    mend = f"Check the network; without one, copy the file to a folder and set {SOURCE_VARIABLE} to it."
+    fix = f"Check the network; without one, copy the file to a folder and set {SOURCE_VARIABLE} to it."
     if not source.url.startswith(("https://", "http://")):
-        raise ModelError("A model file's address is http or https.", source.url, mend)
+        raise ModelError("A model file's address is http or https.", source.url, fix)
     try:
         with urllib.request.urlopen(source.url, timeout=60) as answer:
             yield answer
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise ModelError(f"{name} can be downloaded from {source.url}.", str(error), mend) from error
+        raise ModelError(f"{name} can be downloaded from {source.url}.", str(error), fix) from error
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def known_sha256(path: Path, *, afresh: bool = False) -> str:
     path : Path
         A file of any size: planning a run mustn't read gigabytes each time.
     afresh : bool
-        Compute it in any case, and mend the note: for those who load the file.
+        Compute it in any case, and fix the note: for those who load the file.
     """
     stat = path.stat()
     state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

@@ -183,8 +183,8 @@ class RowWriter:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into errors that name the mend."""
-    mends = {
+    """Turn the disk's refusals into errors that name the fix."""
+    fixes = {
         errno.ENOSPC: "Free some space, or choose another output folder.",
         errno.EDQUOT: "Free some of your quota, or choose another output folder.",
         errno.EROFS: "Choose an output folder that can be written.",
@@ -197,8 +197,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = mends.get(error.errno or 0, "Look after the disk, or choose another output folder.")
-        raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), mend) from error
+        fix = fixes.get(error.errno or 0, "Look after the disk, or choose another output folder.")
+        raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), fix) from error
 
 
 @contextmanager
@@ -207,8 +207,8 @@ def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "Run `xycd estimate` again; add --verify if the file is damaged."
-        raise MergeError("Files that are merged can be read.", f"{path}: {error}", mend) from error
+        fix = "Run `xycd estimate` again; add --verify if the file is damaged."
+        raise MergeError("Files that are merged can be read.", f"{path}: {error}", fix) from error
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:

@@ -34,14 +34,14 @@ def test_arrays_that_fit_pass(array: Any, shape: tuple[int | str, ...], options:
 @pytest.mark.parametrize(
     ("array", "shape", "options", "message"),
     [
-        (np.zeros((1, 5, 63)), (1, "F", 64), {}, r"shape \(1, F, 64\). Found: \(1, 5, 63\)"),
-        (np.zeros((5, 64)), (1, "F", 64), {}, r"Found: \(5, 64\)"),
-        (np.zeros((0, 64)), ("F", 64), {}, r"Found: \(0, 64\)"),
+        (np.zeros((1, 5, 63)), (1, "F", 64), {}, r"\(1, 5, 63\)\. .*shape \(1, F, 64\)"),
+        (np.zeros((5, 64)), (1, "F", 64), {}, r"^\(5, 64\)\."),
+        (np.zeros((0, 64)), ("F", 64), {}, r"^\(0, 64\)\."),
         (np.zeros((3, 4)), ("N", "N"), {}, r"shape \(N, N\)"),
-        (np.zeros(3, np.int32), (3,), {}, "kind float. Found: int32"),
-        (np.zeros(3), (3,), {"dtype": "int"}, "kind int. Found: float64"),
+        (np.zeros(3, np.int32), (3,), {}, r"int32.* kind float\."),
+        (np.zeros(3), (3,), {"dtype": "int"}, r"float64.* kind int\."),
         (np.array(["a"]), (1,), {"dtype": "number"}, "kind number"),
-        (np.array([0, 2]), (2,), {"dtype": "bool"}, "0 or 1 everywhere. Found: 2"),
+        (np.array([0, 2]), (2,), {"dtype": "bool"}, "2.* 0 or 1 everywhere"),
         (np.array([0, np.inf, np.nan]), (3,), {}, r"2 values that aren't, the first \(inf\) at \(1,\)"),
         ([[1.0], [1.0, 2.0]], ("F", 2), {}, "ragged"),
     ],
@@ -100,7 +100,7 @@ def test_files_of_others_need_their_owner(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(DatasetError, match="permission denied") as caught:
         checks.read_json(path)
-    assert "owner" in caught.value.mend
+    assert "owner" in caught.value.fix
 
 
 READERS: dict[str, Any] = {

@@ -235,7 +235,7 @@ def test_the_early_release_with_four_poses_a_frame_is_refused_by_name(tmp_path, 
     with pytest.raises(DatasetError, match="one pose a video frame") as caught:
         reader.annotate(sequence)
     assert "8 poses for 2 frames, 4 a frame" in caught.value.found
-    assert "early release" in caught.value.mend
+    assert "early release" in caught.value.fix
     assert "joints3d_25" in str(caught.value)
 
 

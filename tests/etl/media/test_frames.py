@@ -177,7 +177,7 @@ def test_read_ahead_raises_what_its_source_raised_after_the_items_before() -> No
     def source() -> Iterator[int]:
         yield 1
         yield 2
-        raise MediaError("A rule.", "something", "Mend it.")
+        raise MediaError("A rule.", "something", "Fix it.")
 
     ahead = read_ahead(source(), Room(100))
     assert [next(ahead), next(ahead)] == [1, 2]

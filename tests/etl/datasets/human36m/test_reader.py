@@ -78,7 +78,7 @@ def test_filters(release: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "rule", "mend"),
+    ("options", "rule", "fix"),
     [
         ({"subjects": ["s9"]}, "Every subject is one of", "'S9'"),
         ({"actions": ["Waitin"]}, "Every action is one of", "'Waiting'"),
@@ -87,10 +87,10 @@ def test_filters(release: Path) -> None:
         ({"hz": 30}, "divided by a whole number", "25"),
     ],
 )
-def test_unknown_options_are_refused(release: Path, options: dict[str, object], rule: str, mend: str) -> None:
+def test_unknown_options_are_refused(release: Path, options: dict[str, object], rule: str, fix: str) -> None:
     with pytest.raises(DatasetError, match=rule) as caught:
         Human36M(release, **options).sequences()  # type: ignore[arg-type]
-    assert mend in caught.value.mend
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(("hz", "frames"), [(50, list(range(12))), (25, list(range(0, 12, 2))), (10, [0, 5, 10])])
@@ -264,7 +264,7 @@ def test_malformed_poses_name_file_rule_and_what_was_found(
     with pytest.raises(DatasetError, match=rule.format(width=32 * axes)) as caught:
         reader.annotate(sequence)
     assert str(path) in caught.value.rule
-    assert caught.value.mend
+    assert caught.value.fix
     if found:
         assert re.search(found, caught.value.found)
 

@@ -125,7 +125,7 @@ def test_wrong_content_at_the_source_is_refused(source, cache, content):
     assert a_file().sha256 in error.rule
     assert hashlib.sha256(content[: len(CONTENT) + 1]).hexdigest() in error.found
     assert str(source) in error.found
-    assert "replace" in error.mend
+    assert "replace" in error.fix
     assert names(cache) == []
 
 
@@ -187,7 +187,7 @@ def test_pip_without_a_network(monkeypatch, cache):
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(ModelError, match=r"mediapipe==0\.10\.21") as caught:
         weights.fetch("pose_detection.tflite")
-    assert weights.SOURCE_VARIABLE in caught.value.mend
+    assert weights.SOURCE_VARIABLE in caught.value.fix
     assert names(cache) == []
 
 
@@ -258,7 +258,7 @@ def test_a_hash_is_noted_beside_its_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read) == 1
     note = tmp_path / ".net.pth.sha256"
     assert note.stat().st_mode & 0o777 == 0o644
-    # Another file under the name, with the size and time of the first: whoever loads it finds out, and mends the note.
+    # Another file under the name, with the size and time of the first: whoever loads it finds out, and fixes the note.
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_bytes(CONTENT[::-1])
     os.utime(path, ns=times)
