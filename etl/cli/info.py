@@ -1,4 +1,4 @@
-"""Versions, devices, model files: what a bug report needs."""
+"""The verb `info`: versions, devices and model files of this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import platform
 import subprocess
 from pathlib import Path
 
+import typer
+
+from etl.cli.options import ConfigOption, WorkspaceOption, workspace_of
 from etl.stages.progress import size
 from etl.store.workspace import Workspace, free_bytes
 
@@ -17,8 +20,14 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def info(workspace: WorkspaceOption = None, config: ConfigOption = None) -> None:
+    """Show versions, devices and model files of this machine, for a bug report."""
+    # Without either, only the machine is shown: nobody named a workspace.
+    typer.echo(describe(workspace_of(workspace, config) if workspace or config else None))
+
+
 def describe(workspace: Path | None = None) -> str:
-    """A report on this machine and, if given, a workspace."""
+    """Describe this machine and, if given, a workspace."""
     from etl.execution.runtimes import Record
     from etl.execution.runtimes import describe as describe_choice
     from etl.models import registry
@@ -38,7 +47,7 @@ def describe(workspace: Path | None = None) -> str:
 
 
 def gpus() -> list[str]:
-    """Names and memory of the NVIDIA GPUs that the driver shows."""
+    """Return names, memory and driver version of the NVIDIA GPUs."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

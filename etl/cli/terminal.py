@@ -1,4 +1,4 @@
-"""Output that outlives its terminal: what can't be shown any more goes on in a file."""
+"""Output that continues in a log file once its terminal is closed."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from typing import Any, TextIO
 GONE = frozenset({errno.EIO, errno.EPIPE, errno.ENXIO})  # a terminal that closed, a pipe that nobody reads
 
 
-class Lasting:
-    """A text stream whose file descriptor is turned to `log` once its reader is gone.
+class LoggedStream:
+    """Text stream whose file descriptor is redirected to a log file once its reader is gone.
 
-    The descriptor itself is turned, so that whatever else writes there, such as a library in C, or Python when it
-    leaves, goes on too. A stream without a descriptor fails as before.
+    The descriptor itself is redirected. So other writers to it continue too, such as a C library, or Python at exit.
+    A stream without a descriptor fails as before.
 
     Parameters
     ----------
     stream : text stream
-        Such as standard error.
+        For example standard error.
     log : Path
-        Appended to, mode 0600. Where it can't be opened, output is dropped.
+        File to append to, mode 0600. Output is dropped where it can't be opened.
     """
 
     def __init__(self, stream: TextIO, log: Path) -> None:
         self._stream = stream
         self._log = log
-        self._lock = threading.RLock()  # a signal's handler may write while the main thread does
+        self._lock = threading.RLock()  # a signal handler may write while the main thread does
 
     def write(self, text: str) -> int:
-        """Write, and see that it arrives."""
+        """Write and flush."""
         with self._lock:
             try:
                 count = self._stream.write(text)
                 self._stream.flush()
             except OSError as error:
-                self._turn(error)
+                self._redirect(error)
                 if not isinstance(getattr(self._stream, "buffer", None), io.BufferedIOBase):
-                    self._stream.write(text)  # with PYTHONUNBUFFERED nobody has kept it
+                    self._stream.write(text)  # unbuffered (PYTHONUNBUFFERED): the text is lost
                 count = len(text)
         return count
 
     def flush(self) -> None:
-        """Write out what is pending."""
+        """Flush the stream."""
         with self._lock:
             try:
                 self._stream.flush()
             except OSError as error:
-                self._turn(error)
+                self._redirect(error)
 
-    def _turn(self, error: OSError) -> None:
+    def _redirect(self, error: OSError) -> None:
         if error.errno not in GONE:
             raise error
         try:
@@ -68,17 +68,17 @@ class Lasting:
             log = os.open(os.devnull, os.O_WRONLY)
         os.dup2(log, descriptor)
         os.close(log)
-        self._stream.flush()  # what failed is still in the stream's buffer, if it has one
+        self._stream.flush()  # the text that failed is still in the buffer, if there is one
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextlib.contextmanager
-def outliving_the_terminal(log: Path) -> Iterator[None]:
-    """Within, standard output and error go on in `log` once the terminal, or the reader of the pipe, is gone."""
+def continue_in_log(log: Path) -> Iterator[None]:
+    """Continue standard output and error in `log` once the terminal, or the reader of the pipe, is gone."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Lasting(stream, log) for stream in before)
+    sys.stdout, sys.stderr = (LoggedStream(stream, log) for stream in before)
     try:
         yield
     finally:

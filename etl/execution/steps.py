@@ -121,7 +121,7 @@ def check(config: Config, stages: Sequence[str]) -> list[str]:
         )
     for name, settings in datasets.items():
         if not settings.root.is_dir():
-            raise ConfigError("The dataset's root is a folder.", f"no folder {settings.root} ({name})", "Check --root.")
+            raise ConfigError("The dataset's root must be a folder.", f"no folder {settings.root} ({name})", "Check --root.")
     if "estimate" in stages or "merge" in stages:
         registry.check(config.models.set, cache=config.models.cache, **config.models.options)
     if "estimate" in stages:

@@ -63,7 +63,7 @@ def test_help_imports_nothing_heavy() -> None:
     ("arguments", "words"),
     [
         (["run"], "at least one dataset"),
-        (["run", "--root", "x"], "no dataset named"),
+        (["run", "--root", "x"], "no dataset is named"),
         (["run", "h63m", "--root", "x"], "did you mean 'h36m'"),
         (["run", "h36m", "--root", "/nowhere"], "no folder /nowhere"),
         (["run", "h36m", "--root", ".", "--hz", "30"], "50, 25 or 10"),
@@ -186,11 +186,11 @@ def test_merge_runs_in_as_many_processes_as_asked_for_and_verifies(
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (PermissionError(13, "Permission denied", "/data/S1"), "/data/S1: Permission denied\n  You may not"),
-        (NotADirectoryError(20, "Not a directory", "a/b"), "a/b: Not a directory\n  Check the path"),
+        (PermissionError(13, "Permission denied", "/data/S1"), "error: /data/S1: Permission denied\n"),
+        (NotADirectoryError(20, "Not a directory", "a/b"), "error: a/b: Not a directory\n"),
         (
             SchemaError("Folders are keys.", "'junk'", "Remove it."),
-            "error: Folders are keys.\n  found: 'junk'\n  Remove it.",
+            "error: 'junk'\n  Folders are keys.\n  Remove it.",
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_ctrl_c_says_how_to_go_on(xycd: Callable[..., Done], monkeypatch: pytest
     monkeypatch.setattr("etl.cli.info.describe", interrupt)
     done = xycd("info")
     assert done.returncode == 130
-    assert "The same command goes on from here." in done.stderr
+    assert "The same command resumes from here." in done.stderr
 
 
 def test_errors_of_the_program_keep_their_traceback(xycd: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:

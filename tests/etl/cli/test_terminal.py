@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etl.cli.terminal import Lasting
+from etl.cli.terminal import LoggedStream
 from tests.etl.conftest import Walk
 
 
@@ -22,7 +22,7 @@ def test_what_cannot_be_written_goes_into_the_log(tmp_path: Path, buffered: bool
     reads, writes = os.pipe()
     raw = os.fdopen(writes, "wb", buffering=-1 if buffered else 0)
     with io.TextIOWrapper(raw, write_through=not buffered) as stream:  # type: ignore[type-var]
-        lasting = Lasting(stream, tmp_path / "log")
+        lasting = LoggedStream(stream, tmp_path / "log")
         lasting.write("seen\n")
         assert os.read(reads, 100) == b"seen\n"
         os.close(reads)
@@ -38,7 +38,7 @@ def test_without_a_folder_for_the_log_output_is_dropped(tmp_path: Path) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     with os.fdopen(writes, "w") as stream:
-        Lasting(stream, tmp_path / "nowhere" / "log").write("unseen\n")
+        LoggedStream(stream, tmp_path / "nowhere" / "log").write("unseen\n")
 
 
 def test_other_faults_are_told(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_other_faults_are_told(tmp_path: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        Lasting(Full(), tmp_path / "log").write("x")
+        LoggedStream(Full(), tmp_path / "log").write("x")
 
 
 def run_in_a_terminal(command: list[str], until: bytes) -> subprocess.Popen[bytes]:
