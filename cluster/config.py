@@ -26,6 +26,7 @@ _OURS: Final = {  # directives that would break the matching of jobs and workers
     "job-name", "mem", "nodes", "ntasks", "no-requeue", "open-mode", "output", "parsable", "partition", "qos",
     "requeue", "signal", "test-only", "time", "wait", "wrap",
 }  # fmt: skip
+_GPU_DIRECTIVES: Final = ("--gpus", "--gpus-per-node", "--gpus-per-task")  # the same for one task on one node
 
 
 def _matching(pattern: str, rule: str) -> AfterValidator:
@@ -97,6 +98,16 @@ def _directive(value: str) -> str:
     if ours:
         raise ValueError(f"--{ours[0]} has a key of its own or is set by xycd; remove --{name} from directives")
     return value
+
+
+def gres_gpus(gres: str | None) -> int:
+    """GPUs of a job with this gres: gpu, gpu:2, gpu:a100:2, shard:1,gpu:2; 0 without any."""
+    count = 0
+    for part in (gres or "").split(","):
+        fields = part.split(":")
+        if fields[0] == "gpu":
+            count += int(fields[-1]) if fields[-1].isdigit() else 1
+    return count
 
 
 def node_path(text: str, name: str) -> str:
@@ -266,6 +277,13 @@ class SlurmConfig(_Frozen):
         if self.scratch is not None:
             node_path(self.scratch, "scratch")
         return self
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of a job, requested by `gres` or by a directive such as --gpus-per-node=a100:2."""
+        requested = [line.partition("=") for line in self.directives]
+        counts = [value.rsplit(":", 1)[-1] for name, _, value in requested if name in _GPU_DIRECTIVES]
+        return gres_gpus(self.gres) or max((int(count) for count in counts if count.isdigit()), default=0)
 
 
 class ClusterConfig(_Frozen):

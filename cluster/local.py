@@ -1,4 +1,4 @@
-"""Workers on this machine: one process a core, or one a GPU."""
+"""Workers on this machine: one process per core, or one per GPU."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from distributed import LocalCluster
 from cluster import settings
 from cluster.config import ClusterConfig, memory_bytes
 from cluster.errors import ClusterError
-from cluster.security import certificate
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from cluster.processors import cores
+from cluster.security import make_certificate, security_of
 
 
 def visible_gpus() -> list[str]:
@@ -36,10 +32,7 @@ def visible_gpus() -> list[str]:
 
 
 class LocalWorkers(LocalCluster):
-    """A LocalCluster of processes; with GPUs, each worker sees one of them.
-
-    Made by `cluster.start`. `scale`, `adapt` and `close` are dask's.
-    """
+    """A LocalCluster of processes, started by `cluster.start`; with GPUs, each worker sees one of them."""
 
     def __init__(self, config: ClusterConfig, *, uses_gpu: bool = False, folder: Path | None = None) -> None:
         wanted = config.local.gpus
@@ -51,14 +44,14 @@ class LocalWorkers(LocalCluster):
                 raise ClusterError(
                     "Models that run on a GPU need one.",
                     "no GPU in CUDA_VISIBLE_DEVICES or nvidia-smi",
-                    "Set models to run on the CPU, or run on a machine with a GPU.",
+                    "Set the models to run on the CPU, or run on a machine with a GPU.",
                 )
         self.config = config
         self.limit = len(self._gpus) or None
         self.threads = config.threads_per_worker or self._share_of_cores()
         environment = settings.environment(self.threads)
         if wanted == "none":
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # networks that look for a GPU themselves mustn't find one
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # networks must not find a GPU by themselves
         pages = config.dashboard_address is not None
         dask_settings = settings.scheduler(config.worker_ttl, pages=pages)
         dask_settings["distributed.nanny.pre-spawn-environ"] = environment
@@ -70,15 +63,15 @@ class LocalWorkers(LocalCluster):
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                # Without an address dask's HTTP would take port 8787 of every interface.
+                # Without an address dask's HTTP server would listen on port 8787 of every interface.
                 dashboard_address=config.dashboard_address or "127.0.0.1:0",
                 scheduler_kwargs={"dashboard": pages},
                 worker_dashboard_address=None,
                 memory_limit=memory_bytes(config.memory) if config.memory else 0,
                 env=environment,
-                preload=["cluster.preload"],
-                # Other users of this machine reach its ports too.
-                security=certificate().in_memory(),
+                preload=["cluster.signals"],
+                # Other users of this machine can reach its ports too.
+                security=security_of(*make_certificate()),
                 local_directory=str(folder) if folder else None,
                 silence_logs=logging.ERROR,
             )
@@ -88,17 +81,17 @@ class LocalWorkers(LocalCluster):
 
     @property
     def default_workers(self) -> int:
-        """How many workers this machine bears: one a GPU, or one for each `threads_per_worker` cores."""
+        """Default number of workers: one per GPU, or one per `threads_per_worker` cores."""
         return self.limit or max(1, cores() // self.threads)
 
     def _share_of_cores(self) -> int:
-        """Threads of a worker where nobody says: those with a GPU have the cores for themselves, to decode for it."""
+        """Default threads of a worker: 1, or with GPUs its share of the cores, which decode for the GPU."""
         if self.limit is None:
             return 1
         return max(1, cores() // min(self.config.workers or self.config.maximum or self.limit, self.limit))
 
     def new_worker_spec(self) -> dict[Any, Any]:
-        """Name and specification of the next worker; with GPUs, on one that no other worker has."""
+        """Name and specification of the next worker; with GPUs, it gets the GPU with the fewest workers."""
         [(name, spec)] = super().new_worker_spec().items()
         if not self._gpus:
             return {name: spec}

@@ -8,18 +8,56 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from distributed.deploy.cluster import Cluster
-
-from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
-from cluster.local import LocalWorkers
+
+if TYPE_CHECKING:
+    from distributed.deploy.cluster import Cluster
+
+    from cluster.config import ClusterConfig
+
+
+def start(config: ClusterConfig, *, folder: Path | None = None, uses_gpu: bool = False) -> Cluster:
+    """Start workers.
+
+    Parameters
+    ----------
+    config : ClusterConfig
+        Number and place of the workers.
+    folder : Path, optional
+        The run's own folder, by default one in the home directory. On SLURM it must be on shared disk: it gets the
+        jobs' logs and, while the run lasts, the TLS keys. A local cluster does not use it.
+    uses_gpu : bool
+        Whether tasks use a GPU. A local cluster then has one worker per GPU.
+
+    Returns
+    -------
+    distributed.deploy.cluster.Cluster
+        A LocalCluster or SLURMCluster, a context manager; `scale(n)`, `adapt(minimum=, maximum=)`, `close()`.
+
+    Raises
+    ------
+    ClusterError
+        When SLURM rejects the first job (with SLURM's message), or a GPU is wanted and there is none.
+    """
+    if config.kind == "slurm":
+        from cluster.slurm.cluster import SlurmWorkers
+
+        return SlurmWorkers.begin(config, folder=folder)
+    from cluster.local import LocalWorkers
+
+    workers = LocalWorkers(config, uses_gpu=uses_gpu)
+    if config.maximum is not None:
+        workers.adapt(minimum=config.minimum, maximum=config.maximum)
+    else:
+        workers.scale(config.workers or workers.default_workers)
+    return workers
 
 
 def parse_target(target: str) -> tuple[int, int | None]:
-    """Number, or minimum and maximum, that "12" or "2:20" stand for.
+    """Parse "12" into (12, None) and "2:20" into (2, 20).
 
     Raises
     ------
@@ -29,26 +67,23 @@ def parse_target(target: str) -> tuple[int, int | None]:
     found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", target.strip(), re.ASCII)
     low, high = (int(found[1]), None if found[2] is None else int(found[2])) if found else (0, 0)
     if not found or (high is not None and high < max(low, 1)):
-        raise ClusterError("A scale is a number or MIN:MAX.", repr(target), "Say 12, or 2:20.")
+        raise ClusterError("A scale must be a number or MIN:MAX.", f"unknown scale {target!r}", "Use 12, or 2:20.")
     return low, high
 
 
-def start_cluster(config: ClusterConfig, *, folder: Path | None, uses_gpu: bool) -> Cluster:
-    """See `cluster.start`."""
-    if config.kind == "slurm":
-        from cluster.slurm.cluster import SlurmWorkers
-
-        return SlurmWorkers.begin(config, folder=folder)
-    cluster = LocalWorkers(config, uses_gpu=uses_gpu)
-    if config.maximum is not None:
-        cluster.adapt(minimum=config.minimum, maximum=config.maximum)
-    else:
-        cluster.scale(config.workers or cluster.default_workers)
-    return cluster
-
-
 def scale_to(cluster: Any, target: str) -> str:
-    """See `cluster.scale_to`."""
+    """Scale to a number of workers ("12") or a range ("2:20"); on SLURM these count jobs.
+
+    Returns
+    -------
+    str
+        The new size as text, such as "12 jobs" or "between 2 and 20 workers".
+
+    Raises
+    ------
+    ClusterError
+        When `target` has another form.
+    """
     low, high = parse_target(target)
     adaptive, unit = getattr(cluster, "_adaptive", None), "job" if hasattr(cluster, "jobs") else "worker"
     if high is not None:
@@ -70,18 +105,17 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind``, ``workers`` (connected), ``wanted`` (workers, or jobs on SLURM), ``adaptive`` ("2:20" of what
-        ``wanted`` counts, "2:" where no maximum is set, or None), ``dashboard`` (its address, None without),
-        ``tunnel`` (the command that brings it to one's own machine), ``problems``; on SLURM also what else
-        `cluster.slurm.cluster.SlurmWorkers.summary` gives.
+        ``kind``, ``workers`` (connected), ``wanted`` (workers, or jobs on SLURM), ``adaptive`` ("2:20" in the unit of
+        ``wanted``, "2:" without a maximum, or None), ``dashboard`` (its address, or None), ``tunnel`` (the ssh command
+        that forwards it to the user's own machine), ``problems``. On SLURM also the entries of
+        `cluster.slurm.cluster.SlurmWorkers.summary`.
     """
-    adaptive, per_job = getattr(cluster, "_adaptive", None), getattr(cluster, "workers_per_job", 1)
-    bounds = None
-    if adaptive is not None and adaptive.state in ("starting", "running"):
+    per_job, adaptive, bounds = getattr(cluster, "workers_per_job", 1), running_adaptive(cluster), None
+    if adaptive is not None:
         most = "" if math.isinf(adaptive.maximum) else math.ceil(adaptive.maximum / per_job)
         bounds = f"{adaptive.minimum // per_job}:{most}"
     extra = cluster.summary() if hasattr(cluster, "summary") else {"kind": "local", "problems": []}
-    config = getattr(cluster, "config", None)  # a cluster that xycd didn't start has none
+    config = getattr(cluster, "config", None)  # absent from a cluster that xycd did not start
     link = cluster.dashboard_link if config is None or config.dashboard_address else None
     return {
         "workers": len(cluster.scheduler_info["workers"]),
@@ -92,10 +126,30 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
     } | extra
 
 
-def tunnel(link: str) -> str:
-    """The ssh command that brings the dashboard at `link` to the same port of one's own machine.
+def capacity(cluster: Any) -> int:
+    """Number of workers that the cluster may have soon, so that work is ready when they connect.
 
-    From a driver that is a job itself, on a node, the way leads over the host that submitted it.
+    An adaptive cluster without a maximum grows with the work: there it is twice the present number.
+    """
+    per_job, adaptive = getattr(cluster, "workers_per_job", 1), running_adaptive(cluster)
+    present = max(len(cluster.scheduler_info["workers"]), per_job * len(cluster.worker_spec))
+    if adaptive is None:
+        return present
+    if math.isinf(adaptive.maximum):
+        return 2 * max(present, 1)
+    return max(present, per_job * math.ceil(adaptive.maximum / per_job))
+
+
+def running_adaptive(cluster: Any) -> Any:
+    """The cluster's `Adaptive` while it is active, else None."""
+    adaptive = getattr(cluster, "_adaptive", None)
+    return adaptive if adaptive is not None and adaptive.state in ("starting", "running") else None
+
+
+def tunnel(link: str) -> str:
+    """The ssh command that forwards the dashboard at `link` to the same port of the user's own machine.
+
+    When the driver itself runs in a job, the tunnel goes through the host that submitted the job.
     """
     port, user = urlsplit(link).port, getpass.getuser()
     login = os.environ.get("SLURM_SUBMIT_HOST") if "SLURM_JOB_ID" in os.environ else None

@@ -1,4 +1,7 @@
-"""Signals to the driver: Ctrl-C once to finish what is running, twice to leave at once; no terminal is no matter."""
+"""Signals to the driver and its local workers.
+
+Ctrl-C once finishes what is running, twice leaves at once. A closed terminal changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,23 @@ from typing import Any
 
 
 class Terminated(SystemExit):
-    """SIGTERM came: SLURM's way of announcing a kill. Leave at once, by way of every `finally`."""
+    """SIGTERM arrived: SLURM announces a kill. Leave at once, through every `finally`."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 class Interrupts:
-    """Context in which SIGINT, SIGTERM and SIGHUP have the run's meaning.
+    """Context manager that handles SIGINT, SIGTERM and SIGHUP during a run.
 
-    The first SIGINT sets `stopping` and calls `on_stop`; the second raises KeyboardInterrupt; later ones do nothing,
-    so that cleaning up can't be cut short. SIGTERM raises `Terminated`, once. SIGHUP is ignored. Outside the main
-    thread, where Python allows no handlers, all this does nothing.
+    The first SIGINT sets `stopping` and calls `on_stop`. The second raises KeyboardInterrupt. Later ones do nothing,
+    so that clean-up is not interrupted. SIGTERM raises `Terminated`, once. SIGHUP is ignored. Outside the main
+    thread, where Python allows no handlers, the context does nothing.
 
     Parameters
     ----------
     on_stop : callable, optional
-        Called at the first SIGINT, in the middle of anything: print, set a flag, no more.
+        Called at the first SIGINT. It interrupts any code, so it may only print or set a flag.
     """
 
     def __init__(self, on_stop: Callable[[], None] | None = None) -> None:
@@ -64,3 +67,9 @@ class Interrupts:
         if not self._leaving:
             self._leaving = True
             raise Terminated
+
+
+def dask_setup(worker: Any) -> None:
+    """Ignore Ctrl-C and a closed terminal in a local worker, which preloads this module; its driver stops it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -23,14 +23,13 @@ from distributed.deploy.cluster import Cluster
 from cluster import files, settings
 from cluster.config import ClusterConfig, port_range
 from cluster.errors import ClusterError, SubmissionRejected
-from cluster.security import RunFolder, clean_stale
-from cluster.slurm import commands, logs
-from cluster.slurm.addresses import scheduler_address
-from cluster.slurm.folders import run_base
-from cluster.slurm.gres import job_gpus
+from cluster.slurm import commands
 from cluster.slurm.jobqueue import SLURMCluster
 from cluster.slurm.jobs import SECTION, Job, defaults, job_options
 from cluster.slurm.keeper import Keeper
+from cluster.slurm.keys import KeyFolder, clean_up_dead_runs, worker_security
+from cluster.slurm.network import free_port, scheduler_address
+from cluster.slurm.shared_folder import log_tail, shared_folder
 
 FIRST_ANSWER = 120.0  # seconds that sbatch has for the first job
 HEARTBEAT = 10.0  # seconds between two; after cluster.owner.STALE_AFTER the run counts as dead
@@ -57,18 +56,17 @@ class SlurmWorkers(SLURMCluster):
         files.private_folder(folder)
         files.private_folder(folder / "jobs")
         try:
-            self.run_folder = RunFolder(folder, self.run_name, tls=slurm.tls)
-            self._undo.callback(self.run_folder.remove)
+            self.keys = KeyFolder(folder, self.run_name, tls=slurm.tls)
+            self._undo.callback(self.keys.remove)
             pages = config.dashboard_address is not None
             dask_settings = settings.scheduler(config.worker_ttl, pages=pages) | defaults()
             self._undo.enter_context(dask.config.set(dask_settings))
-            certificate = self.run_folder.certificate
             options = job_options(config, folder, self.run_name, None)
             del options["security"], options["config_name"]
             super().__init__(
                 config_name=SECTION,
                 name=self.run_name,
-                security=certificate.in_memory() if certificate else None,
+                security=self.keys.security,
                 scheduler_options=self._scheduler_options(),
                 silence_logs=logging.ERROR,
                 **options,
@@ -105,8 +103,8 @@ class SlurmWorkers(SLURMCluster):
                 f"none in PATH on {socket.gethostname()}",
                 'Run on a login node, or set kind = "local".',
             )
-        base = run_base(config, folder)
-        clean_stale(base, _cancel_all)
+        base = shared_folder(config, folder)
+        clean_up_dead_runs(base, _cancel_all)
         cluster = cls(config, base)
         try:
             cluster.scale(jobs=1)
@@ -154,7 +152,7 @@ class SlurmWorkers(SLURMCluster):
         return options
 
     def _get_worker_security(self, security: Security | None) -> Security | None:
-        return RunFolder.files(self.base, self.run_name) if security else None
+        return worker_security(self.base, self.run_name) if security else None
 
     # What the keeper asks of a cluster.
 
@@ -174,15 +172,16 @@ class SlurmWorkers(SLURMCluster):
 
     def last_words(self, job: str) -> str:
         """See `cluster.slurm.keeper.Keepable`."""
-        return " / ".join(logs.tail(self.base, job, 3)) or "nothing"
+        return " / ".join(log_tail(self.base, job, 3)) or "nothing"
 
     async def queue(self) -> dict[str, commands.QueuedJob]:
         """See `cluster.slurm.keeper.Keepable`."""
-        return commands.parse_queue(await commands.call(commands.queue_command(self.run_name)))
+        return await asyncio.to_thread(commands.list_jobs, *commands.jobs_named(self.run_name))
 
     async def ended(self) -> dict[str, commands.QueuedJob]:
         """See `cluster.slurm.keeper.Keepable`."""
-        return commands.parse_queue(await commands.call(commands.queue_command(self.run_name, commands.ENDED)))
+        selection = commands.jobs_named(self.run_name)
+        return await asyncio.to_thread(commands.list_jobs, *selection, states=commands.ENDED)
 
     async def replace(self, names: list[str]) -> None:
         """See `cluster.slurm.keeper.Keepable`."""
@@ -205,7 +204,7 @@ class SlurmWorkers(SLURMCluster):
     async def _beat(self) -> None:
         """Say that the run lives, however long SLURM takes to answer: a run without a heartbeat is cleaned away."""
         while True:
-            await asyncio.to_thread(self.run_folder.touch)  # the disk, too, may take its time
+            await asyncio.to_thread(self.keys.touch)  # the disk, too, may take its time
             await asyncio.sleep(HEARTBEAT)
 
     # What dask does otherwise.
@@ -289,7 +288,7 @@ class SlurmWorkers(SLURMCluster):
 
     def usage(self) -> dict[str, float]:
         """GPU-hours of each job so far, in order of submission, as squeue last saw it running; CPU jobs count 0."""
-        gpus = job_gpus(self.config.slurm)
+        gpus = self.config.slurm.gpus
         return {job.job: job.seconds * gpus / 3600 for job in list(self.keeper.usage.values())}
 
     def close(self, timeout: float | None = None) -> Any:
@@ -316,30 +315,11 @@ def job_of(state: Any) -> str:
     return str(state.name).rpartition("-")[0]
 
 
-def free_port(host: str, first: int, last: int) -> int:
-    """A port of `host` between `first` and `last` that nobody listens on.
-
-    Raises
-    ------
-    ClusterError
-        When there is none.
-    """
-    for port in range(first, last + 1):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
-            return port
-    raise ClusterError(
-        "The scheduler listens on a free port of scheduler_ports.",
-        f"none of {first}:{last} on {host}",
-        "Widen scheduler_ports.",
-    )
-
-
 def _cancel_all(job_name: str, attempts: int = 3) -> None:
     """Cancel what is left of a run; without an answer from SLURM its jobs end by themselves, lacking a scheduler."""
     for attempt in range(attempts):
         try:
-            commands.run(commands.cancel_command(job_name), timeout=20)
+            commands.run(["scancel", *commands.jobs_named(job_name)], timeout=20)
             return
         except commands.CommandFailed:
             if attempt < attempts - 1:

@@ -1,4 +1,4 @@
-"""SLURM's commands: sbatch, squeue, scancel, with their words kept for the user."""
+"""Run SLURM's commands (sbatch, squeue, scancel) and keep their error messages for the user."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ENDED = "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,P
 
 
 class CommandFailed(RuntimeError):
-    """A command of SLURM's failed; the text is what it said.
+    """A SLURM command failed; the text is its own message.
 
-    RuntimeError, because dask-jobqueue expects that of a failed command.
+    It is a RuntimeError because dask-jobqueue expects one.
     """
 
 
@@ -31,11 +31,11 @@ class QueuedJob:
     state : str
         RUNNING, PENDING, ...
     seconds : int
-        Time that it has been running.
+        Time since it started to run.
     nodes : str
-        Where; empty while it waits.
+        Its nodes; empty while it waits.
     reason : str
-        Why it waits, in SLURM's words.
+        SLURM's reason for its state, such as Priority.
     """
 
     id: str
@@ -48,24 +48,24 @@ class QueuedJob:
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment for SLURM's commands.
 
-    Inside a job, SLURM_* and SBATCH_* describe that job and would be taken for options of the next one; SLURM_CONF
-    stays. Outside, they are the user's own defaults and stay too.
+    Inside a job, SLURM_* and SBATCH_* describe that job, and SLURM would apply them to the next one: only SLURM_CONF
+    stays. Outside a job they are the user's own defaults and stay.
     """
     environ = os.environ if environ is None else environ
     inside = "SLURM_JOB_ID" in environ or "SLURM_JOBID" in environ
-    ours = ("SLURM_", "SBATCH_", "SRUN_")
-    kept = {k: v for k, v in environ.items() if not (inside and k.startswith(ours) and k != "SLURM_CONF")}
-    # squeue's formats and filters are given in full; a user's defaults would change what is read.
+    prefixes = ("SLURM_", "SBATCH_", "SRUN_")
+    kept = {k: v for k, v in environ.items() if not (inside and k.startswith(prefixes) and k != "SLURM_CONF")}
+    # The user's own defaults for squeue would change the output that `parse_queue` reads.
     return {k: v for k, v in kept.items() if not k.startswith("SQUEUE_")}
 
 
 def run(argv: Sequence[str], timeout: float = 60) -> str:
-    """Output of a command.
+    """Run a command and return its output.
 
     Raises
     ------
     CommandFailed
-        With what it wrote to stderr, or why it couldn't be run.
+        With the command's error output, or the reason why it couldn't be run.
     """
     try:
         done = subprocess.run(
@@ -77,7 +77,7 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
             env=environment(),
             stdin=subprocess.DEVNULL,
             check=False,
-            start_new_session=True,  # a Ctrl-C in the terminal is for us, not for a half-done scancel
+            start_new_session=True,  # Ctrl-C in the terminal must not interrupt scancel
         )
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(f"{argv[0]} gave no answer within {timeout:.0f} s") from error
@@ -90,23 +90,37 @@ def run(argv: Sequence[str], timeout: float = 60) -> str:
 
 
 async def call(argv: Sequence[str], timeout: float = 60) -> str:
-    """`run` without blocking the event loop."""
+    """As `run`, without blocking the event loop."""
     return await asyncio.to_thread(run, argv, timeout)
 
 
-def queue_command(job_name: str, states: str = ACTIVE) -> list[str]:
-    """The squeue call that lists the jobs of one run: the living, or those `ENDED` that slurmctld still remembers."""
-    who = ["-u", str(os.getuid()), f"--name={job_name}"]
-    return ["squeue", "--noheader", "--all", *who, "-t", states, "-o", FORMAT]
+def list_jobs(*selection: str, states: str = ACTIVE, timeout: float = 60) -> dict[str, QueuedJob]:
+    """List jobs by id, as squeue reports them.
+
+    Parameters
+    ----------
+    *selection : str
+        Options of squeue, such as those of `jobs_named`.
+    states : str
+        Comma-separated; `ENDED` jobs are listed as long as slurmctld remembers them, some minutes by default.
+    timeout : float
+        Seconds.
+
+    Raises
+    ------
+    CommandFailed
+        When squeue fails.
+    """
+    return parse_queue(run(["squeue", "--noheader", "--all", *selection, "-t", states, "-o", FORMAT], timeout))
 
 
-def job_command(job: str) -> list[str]:
-    """The squeue call that lists one job, while it lives."""
-    return ["squeue", "--noheader", "--all", "-j", job, "-t", ACTIVE, "-o", FORMAT]
+def jobs_named(job_name: str) -> list[str]:
+    """Options of squeue and scancel that select the user's jobs with this name."""
+    return ["-u", str(os.getuid()), f"--name={job_name}"]
 
 
 def parse_queue(text: str) -> dict[str, QueuedJob]:
-    """Jobs by id, from the output of `queue_command`."""
+    """Jobs by id, from squeue's output in `FORMAT`."""
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 4)
@@ -116,7 +130,7 @@ def parse_queue(text: str) -> dict[str, QueuedJob]:
 
 
 def elapsed_seconds(text: str) -> int:
-    """Seconds of squeue's elapsed time: [days-][hours:]minutes:seconds; 0 where it says INVALID."""
+    """Seconds of squeue's elapsed time, [days-][hours:]minutes:seconds; 0 for INVALID."""
     days, _, clock = text.rpartition("-")
     try:
         seconds = 0
@@ -125,8 +139,3 @@ def elapsed_seconds(text: str) -> int:
         return int(days or 0) * 86400 + seconds
     except ValueError:
         return 0
-
-
-def cancel_command(job_name: str) -> list[str]:
-    """The scancel call that ends all jobs of one run."""
-    return ["scancel", "-u", str(os.getuid()), f"--name={job_name}"]

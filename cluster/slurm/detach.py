@@ -1,4 +1,4 @@
-"""Put the driver itself into a small batch job, for sites that end long processes on login nodes."""
+"""Run the driver itself in a small batch job, for sites that end long processes on login nodes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from cluster.config import ClusterConfig, walltime_seconds
 from cluster.control import read_status
 from cluster.errors import ClusterError, NoRun, SubmissionRejected
 from cluster.slurm import commands
-from cluster.slurm.folders import run_base
+from cluster.slurm.shared_folder import log_path, shared_folder
 
-NOTE = "detached.json"  # in the run's folder: which job is to drive it
+NOTE = "detached.json"  # in the run's folder: the id of the driver's job
 
 
-def script(config: ClusterConfig, arguments: Sequence[str], folder: Path) -> str:
-    """The driver's batch script.
+def driver_script(config: ClusterConfig, arguments: Sequence[str], folder: Path) -> str:
+    """Batch script of the driver.
 
     Parameters
     ----------
     config : ClusterConfig
         `slurm.driver` holds the job's own settings; account, qos, prologue and interpreter are the workers'.
     arguments : sequence of str
-        What follows the interpreter, such as ``["-m", "etl.cli", "run", "--config", "xycd.toml"]``.
+        Arguments of the interpreter, such as ``["-m", "etl.cli", "run", "--config", "xycd.toml"]``.
     folder : Path
-        The run's folder; the driver's output goes to `jobs` in it.
+        The shared folder, which gets the driver's output.
     """
     slurm, driver = config.slurm, config.slurm.driver
-    # SIGINT is the polite stop: SLURM sends it that long before the walltime.
+    # SIGINT finishes what is running; SLURM sends it so many seconds before the walltime.
     notice = min(slurm.drain, walltime_seconds(driver.walltime) // 5)
     options = {
         "--job-name": "xycd-driver",
@@ -46,58 +46,55 @@ def script(config: ClusterConfig, arguments: Sequence[str], folder: Path) -> str
         "--mem": driver.memory,
         "--time": driver.walltime,
         "--signal": f"B:INT@{notice}",
-        "--output": f"{folder / 'jobs'}/%j.log",
+        "--output": str(log_path(folder)),
         "--open-mode": "append",
     }
     directives = [f"{name}={value}" for name, value in options.items() if value is not None]
     directives += ["--no-requeue", *driver.directives]
     lines = [f"#SBATCH {directive}" for directive in directives]
-    # exec: SLURM's signals go to the batch shell, and that is the driver then.
+    # SLURM sends its signals to the batch shell; `exec` replaces the shell by the driver.
     command = f"exec {slurm.python or shlex.quote(sys.executable)} {shlex.join(arguments)}"
     return "\n".join(["#!/bin/bash", *lines, "umask 077", *slurm.prologue, command, ""])
 
 
-def submit(config: ClusterConfig, arguments: Sequence[str], *, folder: Path | None = None) -> str:
-    """Submit the driver.
-
-    Returns
-    -------
-    str
-        Id of its job. Its status appears in the run's folder once it has started.
+def submit_driver(config: ClusterConfig, arguments: Sequence[str], *, folder: Path | None = None) -> str:
+    """Submit the driver's job and return its id; its status appears in the run's folder once it has started.
 
     Raises
     ------
     SubmissionRejected
-        With SLURM's words.
+        With SLURM's message.
     ClusterError
-        When an argument can't stand in a script.
+        When an argument has a line break, or another driver is to work in this workspace.
     """
     if any("\n" in argument or "\0" in argument for argument in arguments):
-        raise ClusterError("Arguments are single lines.", "a line break", "Rename the file.")
-    control = files.private_folder(folder or run_base(config, folder))
-    before = pending(control)
+        raise ClusterError(
+            "Arguments of a detached run must be single lines.", "a line break in an argument", "Rename the file."
+        )
+    shared = shared_folder(config, folder)
+    run_folder = files.private_folder(folder or shared)
+    before = pending_driver(run_folder)
     if before is not None:
         raise ClusterError(
-            "One driver at a time works in a workspace.",
-            f"job {before.id}, {before.state.lower()}, is to drive this one",
+            "Only one driver may work in a workspace.",
+            f"job {before.id}, {before.state.lower()}, is to drive this run",
             "Watch it with `xycd status`, end it with `xycd stop`, or choose another workspace.",
         )
-    base = files.private_folder(run_base(config, folder))
-    files.private_folder(base / "jobs")
-    path = base / "driver.sh"
-    files.write_private(path, script(config, arguments, base))
+    files.private_folder(files.private_folder(shared) / "jobs")
+    path = shared / "driver.sh"
+    files.write_private(path, driver_script(config, arguments, shared))
     try:
         job = commands.run(["sbatch", "--parsable", str(path)]).split(";")[0].strip()
     except commands.CommandFailed as error:
         raise SubmissionRejected(
-            "SLURM takes the driver's job.", str(error), "Check slurm.driver in the profile; its script is driver.sh."
+            "SLURM must accept the driver's job.", str(error), "Fix slurm.driver in the profile; see driver.sh."
         ) from error
-    files.write_private(control / NOTE, json.dumps({"job": job}))
+    files.write_private(run_folder / NOTE, json.dumps({"job": job}))
     return job
 
 
-def pending(folder: Path) -> commands.QueuedJob | None:
-    """The job of a detached driver that is to work in the run's `folder` and hasn't begun; None where there is none."""
+def pending_driver(folder: Path) -> commands.QueuedJob | None:
+    """The job of a detached driver that has not started yet, in the run's `folder`; None when there is none."""
     try:
         job = str(json.loads(files.read_private(folder / NOTE) or "")["job"])
     except (ValueError, KeyError, TypeError):
@@ -107,21 +104,14 @@ def pending(folder: Path) -> commands.QueuedJob | None:
         if run.alive or run.owner.job == job:
             return None
     try:
-        listed = commands.run(commands.job_command(job), timeout=20)
-    except commands.CommandFailed:  # it is long over, or SLURM doesn't answer
+        return commands.list_jobs("-j", job, timeout=20).get(job)
+    except commands.CommandFailed:  # the job ended long ago, or SLURM doesn't answer
         return None
-    return commands.parse_queue(listed).get(job)
 
 
-def cancel_pending(folder: Path) -> str | None:
-    """Cancel the job that `pending` finds; its id.
-
-    Raises
-    ------
-    cluster.slurm.commands.CommandFailed
-        With SLURM's words.
-    """
-    job = pending(folder)
+def cancel_pending_driver(folder: Path) -> str | None:
+    """Cancel the job that `pending_driver` finds and return its id; `CommandFailed` when scancel fails."""
+    job = pending_driver(folder)
     if job is None:
         return None
     commands.run(["scancel", job.id])

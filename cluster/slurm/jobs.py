@@ -16,10 +16,10 @@ from distributed.core import Status
 from cluster import settings
 from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, walltime_seconds
 from cluster.copies import VARIABLE
-from cluster.security import RunFolder
 from cluster.slurm import commands
-from cluster.slurm.folders import run_base
 from cluster.slurm.jobqueue import SLURMJob
+from cluster.slurm.keys import worker_security
+from cluster.slurm.shared_folder import log_path, shared_folder
 
 SECTION = "xycd"  # of dask's configuration: a user's own jobqueue.yaml has no say, its values are unchecked
 AT_ONCE = 4  # sbatch processes at a time: slurmctld is shared
@@ -84,7 +84,7 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
     """
     slurm = config.slurm
     leave, spread = lifetime(slurm)
-    directives = ["--nodes=1", "--no-requeue", f"--output={folder / 'jobs'}/%j.log", "--open-mode=append"]
+    directives = ["--nodes=1", "--no-requeue", f"--output={log_path(folder)}", "--open-mode=append"]
     for option in ("qos", "constraint", "exclude", "gres"):
         if getattr(slurm, option) is not None:
             directives.append(f"--{option}={getattr(slurm, option)}")
@@ -113,7 +113,9 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
         "memory": f"{memory_bytes(slurm.memory) // slurm.workers_per_job}B",
         "job_extra_directives": directives + list(slurm.directives),
         "job_script_prologue": ["umask 077", *slurm.prologue, *exports],
-        "worker_command": f"cluster.slurm.node {slurm.workers_per_job}" if several else "distributed.cli.dask_worker",
+        "worker_command": f"cluster.slurm.launcher {slurm.workers_per_job}"
+        if several
+        else "distributed.cli.dask_worker",
         "worker_extra_args": arguments,
         "python": slurm.python or shlex.quote(sys.executable),
         "interface": slurm.interface,
@@ -124,11 +126,11 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
     }
 
 
-def script(config: ClusterConfig, folder: Path | None = None) -> str:
+def job_script(config: ClusterConfig, folder: Path | None = None) -> str:
     """The batch script that each job of a run with this profile gets, but for names that the run makes up."""
-    folder = run_base(config, folder)
+    folder = shared_folder(config, folder)
     job_name = "xycd-00000000"
-    keys = RunFolder.files(folder, job_name) if config.slurm.tls else None
+    keys = worker_security(folder, job_name) if config.slurm.tls else None
     protocol = "tls" if config.slurm.tls else "tcp"
     with dask.config.set(defaults()):
         job = Job(f"{protocol}://SCHEDULER:PORT", name=f"{job_name}-0", **job_options(config, folder, job_name, keys))

@@ -1,4 +1,4 @@
-"""The verbs about workers: how a run is doing, more or fewer of them, and whether a cluster is fit for the night."""
+"""The verbs about workers: status of a run, its number of workers, logs, and the preflight check of a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     configured(
         app,
         "check",
-        "Before the night: start one worker where the run would, and report what would fail at 3 a.m.",
+        "Preflight check: start one worker where the run would, and report problems that would make the run fail.",
         lambda config, _: check(config),
     )
 
@@ -32,18 +32,18 @@ def register(app: typer.Typer) -> None:
 def status(
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until the run ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every two seconds until the run ends.")] = False,
 ) -> None:
-    """Say how a run is doing, from any terminal: frames done and left, rate, time left, workers, failures."""
+    """Show the status of a run, from any terminal: frames done and left, rate, time left, workers, failures."""
     from rich.console import Console
 
     from cluster.control import read_status
-    from cluster.slurm.detach import pending
+    from cluster.slurm.detach import pending_driver
     from etl.execution.driver import pending_text, status_text
 
     folder = run_folder(workspace, config)
     while True:
-        waiting = pending(folder)
+        waiting = pending_driver(folder)
         found = None if waiting else read_status(folder)
         if watch:
             Console().clear()
@@ -58,7 +58,7 @@ def scale(
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Give a run more workers or fewer, while it runs; from any terminal."""
+    """Change the number of workers of a run while it runs, from any terminal."""
     from cluster.control import send
 
     typer.echo(send(run_folder(workspace, config), "scale", target))
@@ -69,81 +69,81 @@ def stop(
     config: ConfigOption = None,
     now: Annotated[bool, typer.Option("--now", help="Don't finish what is running.")] = False,
 ) -> None:
-    """Stop a run: finish what is running, then leave. The same `xycd run` goes on later."""
+    """Stop a run: finish what is running, then leave. The same `xycd run` continues later."""
     from cluster.control import send
-    from cluster.slurm.detach import cancel_pending
+    from cluster.slurm.detach import cancel_pending_driver
 
     folder = run_folder(workspace, config)
-    job = cancel_pending(folder)
+    job = cancel_pending_driver(folder)
     if job is not None:
-        typer.echo(f"job {job}, which was to drive the run and hadn't begun, is cancelled")
+        typer.echo(f"cancelled job {job}, the driver of the run, before it started")
         return
     typer.echo(send(folder, "stop", "now" if now else ""))
 
 
 def logs(
-    job: Annotated[str | None, typer.Argument(help="Number of a job; without it, all that have a log.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Number of a job; default: the last line of each job.")] = None,
     workspace: WorkspaceOption = None,
     config: ConfigOption = None,
-    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 50,
+    lines: Annotated[int, typer.Option(min=1, help="Number of last lines to show.")] = 50,
 ) -> None:
-    """Show what SLURM jobs of a run have written."""
-    from cluster.slurm.logs import jobs_folder, listing, tail
+    """Show the logs of a run's SLURM jobs."""
+    from cluster.slurm.shared_folder import jobs_with_logs, log_tail, shared_folder_of_run
 
-    folder = jobs_folder(run_folder(workspace, config))
+    folder = shared_folder_of_run(run_folder(workspace, config))
     if job is not None:
-        typer.echo("\n".join(tail(folder, job, lines)) or f"no log of job {job} in {folder}")
+        typer.echo("\n".join(log_tail(folder, job, lines)) or f"no log of job {job} in {folder}")
         return
-    numbers = listing(folder)
+    numbers = jobs_with_logs(folder)
     if not numbers:
         typer.echo(f"no logs of SLURM jobs in {folder}")
     for number in numbers:
-        last = tail(folder, number, 1)
+        last = log_tail(folder, number, 1)
         typer.echo(f"{number}  {last[0] if last else ''}")
 
 
 def run_folder(workspace: Path | None, config: Path | None = None) -> Path:
-    """Folder in which a run's driver is reached."""
+    """Folder through which other terminals reach the run's driver."""
     from etl.execution.driver import RUN_FOLDER
 
     return workspace_of(workspace, config) / RUN_FOLDER
 
 
 def detach(config: Config, stages: Sequence[str] = ("annotate", "estimate", "merge")) -> None:
-    """Submit this very command, without --detach, as a small batch job that drives the run.
+    """Submit this command without --detach as a small batch job that drives the run.
 
     Raises
     ------
     ConfigError
         When the cluster isn't SLURM.
     etl.errors.XycdError
-        What would end the run at once: better here than in a job's log, after a night in the queue.
+        When the run would fail at its start: a user should learn that now, not after a night in the queue.
     cluster.errors.SubmissionRejected
-        With SLURM's words.
+        With SLURM's message.
     """
-    from cluster.slurm.detach import submit
+    from cluster.slurm.detach import submit_driver
     from etl.execution import steps
     from etl.store.workspace import Workspace
 
     if config.cluster.kind != "slurm":
         raise ConfigError(
-            "A detached driver is a SLURM job.",
-            f"cluster.kind = {config.cluster.kind!r}",
-            "Set cluster.kind, or leave --detach out (a closed terminal doesn't end a run).",
+            "A detached driver must be a SLURM job.",
+            f"cluster.kind is {config.cluster.kind!r}",
+            "Set cluster.kind, or omit --detach (a closed terminal doesn't end a run).",
         )
     steps.check(config, stages)
     with Workspace(config.workspace).writing():
-        pass  # makes it a workspace before the job's script comes to lie there; refused while another run works in it
+        pass  # make it a workspace before the script is written there; refused while another run works in it
     arguments = ["-m", "etl.cli", *(word for word in sys.argv[1:] if word != "--detach")]
-    job = submit(config.cluster, arguments, folder=config.workspace.resolve() / "run")
+    job = submit_driver(config.cluster, arguments, folder=config.workspace.resolve() / "run")
     typer.echo(f"driver submitted as job {job}; `xycd status -w {config.workspace}` shows it once it runs")
 
 
 def check(config: Config) -> None:
-    """Start one worker, look around there, run a partition, and print what was found."""
-    from etl.execution.preflight import check as look
+    """Check one worker, run the start of a partition there, and print the report and the problems."""
+    from etl.execution import preflight
 
-    text, problems = look(config)
+    text, problems = preflight.check(config)
     typer.echo(text)
     for problem in problems:
         typer.secho(f"problem: {problem}", fg="red", err=True)

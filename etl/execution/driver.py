@@ -12,7 +12,7 @@ import cluster
 from cluster.control import Controller
 from cluster.errors import ClusterError
 from cluster.signals import Interrupts
-from cluster.slurm.folders import run_base
+from cluster.slurm.shared_folder import shared_folder
 from etl.config import Config
 from etl.execution.throughput import Rate
 from etl.stages.progress import Reporter
@@ -65,7 +65,7 @@ class Driver:
         self._facts: dict[str, Any] = {}
         self._shown: dict[str, Any] = {}
         if config.cluster.kind == "slurm":
-            self._facts["folder"] = str(run_base(config.cluster, self._folder))
+            self._facts["folder"] = str(shared_folder(config.cluster, self._folder))
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._controller)
@@ -128,10 +128,7 @@ class Driver:
 
     def capacity(self) -> int:
         """Workers that there may be soon, so that there is work for them when they come."""
-        summary, per_job = self.workers(), getattr(self.cluster, "workers_per_job", 1)
-        now, most = max(summary["workers"], per_job * summary["wanted"]), (summary["adaptive"] or ":0").split(":")[1]
-        # Without a maximum the cluster grows as there is work, and the work as the cluster does.
-        return int(max(now, per_job * int(most) if most else 2 * max(now, 1)))
+        return cluster.capacity(self.cluster)
 
     def watch(self, dataset: str, total: int, done: int) -> Watch:
         """What `etl.execution.scheduling.run_partitions` calls every second."""

@@ -99,11 +99,11 @@ def _cluster(config: Config) -> str:
     if chosen.kind == "local":
         workers = f"{chosen.workers} workers" if chosen.workers else "one worker per core or GPU"
         return f"cluster local: {workers} on this machine"
-    from cluster.slurm import detach
-    from cluster.slurm.jobs import script
+    from cluster.slurm.detach import driver_script
+    from cluster.slurm.jobs import job_script
 
     folder = config.workspace.resolve() / RUN_FOLDER
     count = f"{chosen.minimum} to {chosen.maximum}" if chosen.adaptive else f"{chosen.workers or 1}"
     jobs = f"{count} job{'s' * (count != '1')}, each by this script"
-    driver = detach.script(chosen, ["-m", "etl.cli", "run", "..."], folder)
-    return f"cluster slurm: {jobs}:\n\n{script(chosen, folder)}\nWith --detach, the driver's job:\n\n{driver}"
+    driver = driver_script(chosen, ["-m", "etl.cli", "run", "..."], folder)
+    return f"cluster slurm: {jobs}:\n\n{job_script(chosen, folder)}\nWith --detach, the driver's job:\n\n{driver}"

@@ -7,10 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.node_check import Needs, check_node
 from cluster.processors import processors
-from cluster.slurm import check as node_check
-from cluster.slurm.check import Needs
-from cluster.slurm.gres import job_gpus
 from etl.config import Config
 from etl.execution import steps
 from etl.execution.driver import RUN_FOLDER
@@ -80,7 +78,7 @@ def check(config: Config) -> tuple[str, list[str]]:
     jobs = [Job(name, config) for name in datasets]
     plans = [_todo(job) for job in jobs]
     trial = next((Trial(todo[0], job.estimator) for job, (_, todo) in zip(jobs, plans, strict=True) if todo), None)
-    on_gpu = config.cluster.kind == "slurm" and job_gpus(config.cluster.slurm) > 0
+    on_gpu = config.cluster.kind == "slurm" and config.cluster.slurm.gpus > 0
     needs = Needs(
         readable={
             **{f"dataset {job.dataset}": job.settings.root.resolve() for job in jobs},
@@ -92,7 +90,7 @@ def check(config: Config) -> tuple[str, list[str]]:
         gpu=on_gpu,
         torch_cuda=on_gpu and config.models.set == "auglift",
     )
-    report = node_check.run(
+    report = check_node(
         config.cluster,
         needs,
         folder=config.workspace.resolve() / RUN_FOLDER if config.cluster.kind == "slurm" else None,
@@ -140,7 +138,7 @@ def _outlook(report: dict[str, Any], config: Config, plans: list[tuple[Job, list
     jobs, unit, per_job, cost = config.cluster.workers or config.cluster.maximum or 1, "worker", 1, "worker-hours"
     share = 1.0
     if config.cluster.kind == "slurm":
-        unit, per_job, gpus = "job", config.cluster.slurm.workers_per_job, job_gpus(config.cluster.slurm)
+        unit, per_job, gpus = "job", config.cluster.slurm.workers_per_job, config.cluster.slurm.gpus
         cost, share = ("GPU-hours", gpus / per_job) if gpus else (cost, share)
     partition = config.estimate.partition_frames / rate
     # Twenty partitions a job keep the start and the last, unfinished partition below a tenth of its time.

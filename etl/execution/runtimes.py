@@ -17,7 +17,6 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.processors import processors
-from cluster.slurm.gres import job_gpus
 from etl.config import Config
 from etl.errors import WorkspaceError
 from etl.models import registry
@@ -193,5 +192,5 @@ def _uses_gpu(config: Config, models: Any) -> bool:
     if device != "auto":
         return bool(device == "cuda")
     if config.cluster.kind == "slurm":
-        return job_gpus(config.cluster.slurm) > 0
+        return config.cluster.slurm.gpus > 0
     return config.cluster.local.gpus != "none" and bool(models.on_gpu(config.models.options))

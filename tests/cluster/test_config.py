@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, port_range, walltime_seconds
+from cluster.config import ClusterConfig, SlurmConfig, gres_gpus, memory_bytes, port_range, walltime_seconds
 from cluster.slurm import jobs
 
 FIELDS = ["partition", "account", "qos", "constraint", "exclude", "gres", "memory", "walltime", "interface", "python"]
@@ -101,7 +101,7 @@ def test_good_values(field: str, value: str) -> None:
 
 
 def script_lines(config: SlurmConfig) -> list[str]:
-    return jobs.script(ClusterConfig(kind="slurm", slurm=config), Path("/shared/run")).splitlines()
+    return jobs.job_script(ClusterConfig(kind="slurm", slurm=config), Path("/shared/run")).splitlines()
 
 
 awkward = st.text(alphabet=st.sampled_from("ab1-_.,:=/ \n\r\t;&|$`'\"\\#%()<>!*[]{}~\u2028\x85\x0b"), max_size=12)
@@ -223,3 +223,24 @@ def test_dashboard() -> None:
     assert ClusterConfig().dashboard_address == "127.0.0.1:0"
     assert ClusterConfig(dashboard=False).dashboard_address is None
     assert ClusterConfig(dashboard="127.0.0.1:8787").dashboard_address == "127.0.0.1:8787"
+
+
+@pytest.mark.parametrize(
+    ("gres", "directives", "count"),
+    [
+        ("gpu:2", (), 2),
+        (None, (), 0),
+        (None, ("--gpus-per-node=4", "--exclusive"), 4),
+        (None, ("--gpus=a100:2",), 2),
+        ("none", ("--gpus-per-node=2",), 2),
+        ("gpu:1", ("--gpus-per-task=1",), 1),
+    ],
+)
+def test_gpus_of_a_job(gres: str | None, directives: tuple[str, ...], count: int) -> None:
+    assert SlurmConfig(gres=gres, directives=directives).gpus == count
+
+
+def test_gres_gpus() -> None:
+    assert [gres_gpus(g) for g in [None, "gpu", "gpu:2", "gpu:a100:4", "gpu:a100", "shard:3", "shard:1,gpu:2"]] == [
+        0, 1, 2, 4, 1, 0, 2,
+    ]  # fmt: skip

@@ -15,10 +15,10 @@ import pytest
 from distributed import Client
 
 import cluster
+from cluster import node_check
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, SubmissionRejected
 from cluster.security import certificate
-from cluster.slurm import check
 from tests.slurm import tasks
 from tests.slurm.boot import Slurm, output
 from tests.slurm.driver import drive
@@ -176,9 +176,9 @@ def test_jobs_that_cannot_start_end_the_run(slurm: Slurm, config: Make, tmp_path
 
 
 def test_check(slurm: Slurm, config: Make, tmp_path: Path) -> None:
-    needs = check.Needs(writable={"workspace": tmp_path}, gpu=True)
+    needs = node_check.Needs(writable={"workspace": tmp_path}, gpu=True)
     ports = {"scheduler_ports": "21000:22000", "worker_ports": "22001:23000"}
-    report = check.run(config(**ports), needs, folder=tmp_path / "run", extras={"node": tasks.node})
+    report = node_check.check_node(config(**ports), needs, folder=tmp_path / "run", extras={"node": tasks.node})
     assert report["job"]
     assert report["extras"]["node"]["SLURMD_NODENAME"] in slurm.nodes
     assert 21000 <= int(report["scheduler"].rpartition(":")[2]) <= 22000

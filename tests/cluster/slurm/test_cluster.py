@@ -19,7 +19,7 @@ from cluster.config import ClusterConfig, SlurmConfig
 from cluster.errors import ClusterError, SubmissionRejected
 from cluster.scaling import tunnel
 from cluster.slurm import cluster as slurm
-from cluster.slurm import commands, jobs
+from cluster.slurm import commands, jobs, network
 from cluster.slurm.keeper import Keeper, Usage
 
 CONFIG = ClusterConfig(
@@ -47,7 +47,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 def test_script() -> None:
-    text = jobs.script(CONFIG, Path("/shared/run"))
+    text = jobs.job_script(CONFIG, Path("/shared/run"))
     lines = text.splitlines()
     assert lines[0] == "#!/bin/bash"
     for directive in [
@@ -73,7 +73,7 @@ def test_user_settings_of_jobqueue_have_no_say() -> None:
     import dask
 
     with dask.config.set({"jobqueue.slurm.queue": "evil", "jobqueue.slurm.job-extra-directives": ["--wrap=id"]}):
-        text = jobs.script(ClusterConfig(kind="slurm"), Path("/shared/run"))
+        text = jobs.job_script(ClusterConfig(kind="slurm"), Path("/shared/run"))
     assert "evil" not in text
     assert "wrap" not in text
 
@@ -90,18 +90,40 @@ def test_lifetime_ends_before_walltime(walltime: str) -> None:
 
 def test_several_workers_a_job() -> None:
     config = ClusterConfig(kind="slurm", slurm=SlurmConfig(gres="gpu:4", workers_per_job=4, memory="64G"))
-    worker = jobs.script(config, Path("/shared/run")).splitlines()[-1]
-    assert " -m cluster.slurm.node 4 tls://" in worker
+    worker = jobs.job_script(config, Path("/shared/run")).splitlines()[-1]
+    assert " -m cluster.slurm.launcher 4 tls://" in worker
     assert "--memory-limit 16.00GiB" in worker
     assert "--nanny" in worker.split()
 
 
 def test_staging_is_told_to_the_nanny() -> None:
     values = {"kind": "slurm", "staging": {"folder": "$TMPDIR/videos"}}
-    text = jobs.script(ClusterConfig.model_validate(values), Path("/shared/run"))
+    text = jobs.job_script(ClusterConfig.model_validate(values), Path("/shared/run"))
     assert "export XYCD_STAGING='$TMPDIR/videos'" in text  # the node's own, expanded there
     assert "--preload-nanny cluster.copies" in text
-    assert "preload" not in jobs.script(ClusterConfig(kind="slurm"), Path("/shared/run"))
+    assert "preload" not in jobs.job_script(ClusterConfig(kind="slurm"), Path("/shared/run"))
+
+
+class Worker(SimpleNamespace):
+    """A scheduler's view of a connected worker."""
+
+    def __init__(self, name: str, tasks: int) -> None:
+        super().__init__(name=name, processing=range(tasks))
+
+
+@pytest.mark.parametrize(
+    ("per_job", "connected", "order"),
+    [
+        # Jobs without a worker, the latest first; then idle ones; then those with the fewest tasks.
+        (1, {"a": 2, "b": 0, "c": 1}, ["e", "d", "b", "c", "a"]),
+        (1, {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0}, ["e", "d", "c", "b", "a"]),
+        (2, {"a-0": 1, "a-1": 0, "b-0": 0, "b-1": 0, "c-0": 3, "c-1": 0, "d-0": 0}, ["e", "d", "b", "a", "c"]),
+    ],
+)
+def test_scaling_down_removes_idle_jobs_first(per_job: int, connected: dict[str, int], order: list[str]) -> None:
+    states = [Worker(name, tasks) for name, tasks in connected.items()]
+    workers = SimpleNamespace(worker_spec=dict.fromkeys("abcde"), workers_per_job=per_job, _states=lambda: states)
+    assert slurm.SlurmWorkers._expendable(workers) == order  # type: ignore[arg-type]
 
 
 def test_free_port() -> None:
@@ -112,8 +134,8 @@ def test_free_port() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ClusterError, match="free port"):
-            slurm.free_port("127.0.0.1", port, port)
-    assert slurm.free_port("127.0.0.1", port, port) == port
+            network.free_port("127.0.0.1", port, port)
+    assert network.free_port("127.0.0.1", port, port) == port
 
 
 def test_environment_inside_a_job() -> None:
@@ -187,7 +209,7 @@ def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folder_that_slurm_would_misread(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"slurm\.folder"):
-        jobs.script(CONFIG, tmp_path / "a%j b")
+        jobs.job_script(CONFIG, tmp_path / "a%j b")
 
 
 def fake(folder: Path, name: str, body: str) -> None:
@@ -208,7 +230,7 @@ def test_the_heart_beats_while_squeue_hangs(
     fake(fake_slurm, "sbatch", "echo 7")
     fake(fake_slurm, "squeue", "sleep 3")
     with slurm.SlurmWorkers.begin(quiet, folder=fake_slurm / "run") as workers:
-        note = workers.run_folder.path / "owner.json"
+        note = workers.keys.path / "owner.json"
         os.utime(note, (0, 0))
         until(lambda: note.stat().st_mtime > 0)
         assert workers.keeper.listed_at is None, "squeue has answered: the test shows nothing"

@@ -1,4 +1,4 @@
-"""The driver's own batch job, and its logs."""
+"""The driver's own batch job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cluster import control
 from cluster.config import ClusterConfig, DriverConfig, SlurmConfig
 from cluster.errors import ClusterError, NoRun, SubmissionRejected
-from cluster.slurm import detach, logs
+from cluster.slurm import detach
 from etl.cli import cluster as cli_cluster
 from etl.execution.driver import pending_text
 
@@ -28,7 +28,7 @@ CONFIG = ClusterConfig(
 
 def test_script() -> None:
     arguments = ["-m", "etl.cli", "run", "--config", "my config; id.toml"]
-    lines = detach.script(CONFIG, arguments, Path("/shared/run")).splitlines()
+    lines = detach.driver_script(CONFIG, arguments, Path("/shared/run")).splitlines()
     assert lines[0] == "#!/bin/bash"
     for option in [
         "--partition=cpu",
@@ -48,7 +48,7 @@ def test_script() -> None:
 
 def test_partition_of_the_workers_by_default() -> None:
     config = ClusterConfig(kind="slurm", slurm=SlurmConfig(partition="gpu"))
-    assert "#SBATCH --partition=gpu" in detach.script(config, ["-V"], Path("/r")).splitlines()
+    assert "#SBATCH --partition=gpu" in detach.driver_script(config, ["-V"], Path("/r")).splitlines()
 
 
 def fake_sbatch(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +60,10 @@ def fake_sbatch(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_sbatch(tmp_path, f'cp "$2" {tmp_path}/seen; echo "77;here"', monkeypatch)
-    assert detach.submit(CONFIG, ["-V"], folder=tmp_path / "run") == "77"
-    assert (tmp_path / "seen").read_text() == detach.script(CONFIG, ["-V"], tmp_path / "run")
+    assert detach.submit_driver(CONFIG, ["-V"], folder=tmp_path / "run") == "77"
+    assert (tmp_path / "seen").read_text() == detach.driver_script(CONFIG, ["-V"], tmp_path / "run")
     with pytest.raises(ClusterError, match="single lines"):
-        detach.submit(CONFIG, ["a\nb"], folder=tmp_path / "run")
+        detach.submit_driver(CONFIG, ["a\nb"], folder=tmp_path / "run")
 
 
 @pytest.fixture
@@ -79,38 +79,38 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_driver_that_waits_is_seen_and_can_be_cancelled(queue: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert detach.pending(run) is None
-    detach.submit(CONFIG, ["-V"], folder=run)
-    waiting = detach.pending(run)
+    assert detach.pending_driver(run) is None
+    detach.submit_driver(CONFIG, ["-V"], folder=run)
+    waiting = detach.pending_driver(run)
     assert waiting is not None
     assert pending_text(waiting) == "run          to be driven by job 77, pending (Priority)"
     with pytest.raises(ClusterError, match="job 77, pending"):
-        detach.submit(CONFIG, ["-V"], folder=run)
-    assert detach.cancel_pending(run) == "77"
+        detach.submit_driver(CONFIG, ["-V"], folder=run)
+    assert detach.cancel_pending_driver(run) == "77"
     assert (tmp_path / "cancelled").read_text() == "77\n"
-    assert detach.pending(run) is None
-    assert detach.cancel_pending(run) is None
+    assert detach.pending_driver(run) is None
+    assert detach.cancel_pending_driver(run) is None
 
 
 def test_a_driver_that_has_begun_waits_no_more(queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    detach.submit(CONFIG, ["-V"], folder=run)
+    detach.submit_driver(CONFIG, ["-V"], folder=run)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     with control.Controller(run):
-        assert detach.pending(run) is None
-    assert detach.pending(run) is None, "it has ended"
+        assert detach.pending_driver(run) is None
+    assert detach.pending_driver(run) is None, "it has ended"
 
 
 def test_status_and_stop_of_a_driver_that_waits(
     queue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    detach.submit(CONFIG, ["-V"], folder=tmp_path / "run")
+    detach.submit_driver(CONFIG, ["-V"], folder=tmp_path / "run")
     cli_cluster.status(tmp_path)
     cli_cluster.stop(tmp_path)
     shown = capsys.readouterr().out.splitlines()
     assert shown == [
         "run          to be driven by job 77, pending (Priority)",
-        "job 77, which was to drive the run and hadn't begun, is cancelled",
+        "cancelled job 77, the driver of the run, before it started",
     ]
     with pytest.raises(NoRun):
         cli_cluster.status(tmp_path)
@@ -119,20 +119,4 @@ def test_status_and_stop_of_a_driver_that_waits(
 def test_submit_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_sbatch(tmp_path, "echo 'sbatch: error: invalid partition specified: cpu' >&2; exit 1", monkeypatch)
     with pytest.raises(SubmissionRejected, match="invalid partition specified: cpu"):
-        detach.submit(CONFIG, ["-V"], folder=tmp_path / "run")
-
-
-def test_logs(tmp_path: Path) -> None:
-    assert logs.listing(tmp_path) == []
-    (tmp_path / "jobs").mkdir()
-    for job in ["9", "10", "x"]:
-        (tmp_path / "jobs" / f"{job}.log").write_text(f"first\n\n\x1b[31mlast of {job}\n")
-    assert logs.listing(tmp_path) == ["9", "10"]
-    assert logs.tail(tmp_path, "9", 1) == [" [31mlast of 9"], "no escape sequence reaches a terminal"
-    assert logs.tail(tmp_path, "9") == ["first", " [31mlast of 9"]
-    assert logs.tail(tmp_path, "11") == []
-    (tmp_path / "jobs" / "12.log").write_text("x" * 200 + "\n" + "y\n" * 100_000)
-    assert logs.tail(tmp_path, "12", 2) == ["y", "y"]
-    for job in ["../9", "9.log", "", "٩"]:
-        with pytest.raises(ClusterError, match="number"):
-            logs.tail(tmp_path, job)
+        detach.submit_driver(CONFIG, ["-V"], folder=tmp_path / "run")

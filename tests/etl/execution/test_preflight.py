@@ -72,7 +72,7 @@ def test_a_detached_driver_is_the_same_command(
         given.append(arguments)
         return "17"
 
-    monkeypatch.setattr("cluster.slurm.detach.submit", submit)
+    monkeypatch.setattr("cluster.slurm.detach.submit_driver", submit)
     monkeypatch.setattr(sys, "argv", ["xycd", "run", "--detach", "folder", "--root", "x"])
     slurm = config.model_copy(update={"cluster": config.cluster.model_copy(update={"kind": "slurm"})})
     cli_cluster.detach(slurm)

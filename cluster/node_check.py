@@ -1,4 +1,4 @@
-"""Before the night: what a node is like, asked by one short job."""
+"""Preflight check of a node: one short job reports what the node offers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cluster
 from cluster.config import ClusterConfig, SlurmConfig, walltime_seconds
 from cluster.errors import ClusterError
-from cluster.local import cores
+from cluster.processors import cores
 
-WALLTIME = 1800  # seconds; a short job starts in a gap that a scheduler with backfill finds for it
-SKEW = 60.0  # seconds that a node's clock may differ before files' times and certificates make trouble
+WALLTIME = 1800  # seconds; a scheduler with backfill starts a short job early
+MAX_SKEW = 60.0  # seconds; a larger clock difference breaks file times and certificates
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What must be there on a node.
+    """Requirements that a node must meet.
 
     Parameters
     ----------
     readable, writable : mapping of str to Path
-        Folders or files by what they are to the user: "workspace", "dataset", "weights".
+        Folders or files by their role: "workspace", "dataset", "weights".
     free_bytes, free_inodes : int
-        Needed where something is written.
+        Needed in each writable folder.
     gpu, torch_cuda : bool
-        Whether a GPU must be seen, and whether torch must see it too.
+        Whether nvidia-smi must see a GPU, and whether torch must see one.
     """
 
     readable: Mapping[str, Path] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Needs:
 
 
 def gpus() -> list[dict[str, str]]:
-    """Name, driver and memory of the GPUs that nvidia-smi sees."""
+    """Name, driver and memory of each GPU that nvidia-smi lists."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
@@ -54,23 +55,23 @@ def gpus() -> list[dict[str, str]]:
 
 
 def torch_cuda() -> dict[str, Any]:
-    """Version of torch, and whether it can compute on a GPU; `error` where it can't be asked."""
+    """Version of torch, and whether it computes on a GPU; `error` when torch fails."""
     try:
         import torch
 
         found: dict[str, Any] = {"version": str(torch.__version__), "cuda": bool(torch.cuda.is_available())}
         if found["cuda"]:
             found["device"] = torch.cuda.get_device_name(0)
-            found["sum"] = float(torch.ones(8, device="cuda").sum())  # a wrong driver fails here, not before
+            found["sum"] = float(torch.ones(8, device="cuda").sum())  # a wrong driver fails here, not earlier
         return found
-    except Exception as error:  # torch fails in its own many ways; each is the answer to the question
+    except Exception as error:  # torch may fail in many ways; each belongs in the report
         return {"cuda": False, "error": f"{type(error).__name__}: {error}"}
 
 
 def path_report(path: Path, write: bool) -> dict[str, Any]:
-    """Whether `path` can be read (and written), and the space and inodes left there.
+    """Whether `path` can be read (and written), and the free space and inodes there.
 
-    Tried, not asked: access rights as listed say little on NFS.
+    It reads and writes for real, because listed access rights are unreliable on NFS.
     """
     report: dict[str, Any] = {"path": str(path), "ok": False}
     try:
@@ -88,7 +89,7 @@ def path_report(path: Path, write: bool) -> dict[str, Any]:
                 probe.unlink(missing_ok=True)
         found = os.statvfs(path)
         report["free_bytes"] = found.f_bavail * found.f_frsize
-        report["free_inodes"] = found.f_favail if found.f_files else None  # None: the file system doesn't count
+        report["free_inodes"] = found.f_favail if found.f_files else None  # None: the file system does not count them
         report["ok"] = True
     except OSError as error:
         report["error"] = error.strerror or str(error)
@@ -96,29 +97,29 @@ def path_report(path: Path, write: bool) -> dict[str, Any]:
 
 
 def node_report(needs: Needs, extras: Mapping[str, Callable[[], Any]] | None = None) -> dict[str, Any]:
-    """What is found on the machine that this runs on.
+    """Report on the machine that runs this function.
 
     Parameters
     ----------
     needs : Needs
         What to look at.
     extras : mapping of str to callable, optional
-        Further questions of the caller's, such as one partition's frames/s; each is asked without arguments and
-        its answer, or ``{"error": ...}``, stands in the report under its name.
+        Further checks of the caller, such as a measurement of frames/s. Each is called without arguments; the report
+        holds its result, or ``{"error": ...}``, under its name.
 
     Returns
     -------
     dict
-        JSON-ready: host, job, python, cpus, gpus, cuda_visible_devices, torch (if asked for), paths, clock, extras.
+        JSON-ready: host, job, python, cpus, gpus, cuda_visible_devices, torch (if needed), paths, clock, extras.
     """
     paths = {name: path_report(path, False) for name, path in needs.readable.items()}
     paths |= {name: path_report(path, True) for name, path in needs.writable.items()}
-    answers: dict[str, Any] = {}
-    for name, question in (extras or {}).items():
+    results: dict[str, Any] = {}
+    for name, check in (extras or {}).items():
         try:
-            answers[name] = question()
-        except Exception as error:  # the caller's code, on a machine that is under suspicion: report, go on
-            answers[name] = {"error": f"{type(error).__name__}: {error}"}
+            results[name] = check()
+        except Exception as error:  # the caller's code may fail on a bad node: report it and go on
+            results[name] = {"error": f"{type(error).__name__}: {error}"}
     return {
         "host": platform.node(),
         "job": os.environ.get("SLURM_JOB_ID"),
@@ -128,13 +129,13 @@ def node_report(needs: Needs, extras: Mapping[str, Callable[[], Any]] | None = N
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "torch": torch_cuda() if needs.torch_cuda else None,
         "paths": paths,
-        "extras": answers,
-        "clock": time.time(),  # last: the answer travels next
+        "extras": results,
+        "clock": time.time(),  # last, just before the report is sent
     }
 
 
 def problems(report: Mapping[str, Any], needs: Needs) -> list[str]:
-    """What would fail at 3 a.m., in sentences."""
+    """Problems of the node that would make a run fail, one sentence each."""
     found = []
     for name, path in report["paths"].items():
         if not path["ok"]:
@@ -147,12 +148,12 @@ def problems(report: Mapping[str, Any], needs: Needs) -> list[str]:
             if path["free_inodes"] is not None and path["free_inodes"] < needs.free_inodes:
                 found.append(f"{name} has {path['free_inodes']} inodes left, {needs.free_inodes} are needed.")
     if needs.gpu and not report["gpus"]:
-        found.append(f"No GPU on {report['host']}: nvidia-smi sees none. Ask for one with gres.")
+        found.append(f"No GPU on {report['host']}: nvidia-smi sees none. Request one with gres.")
     if needs.torch_cuda and not report["torch"]["cuda"]:
         found.append(
             f"torch can't use a GPU on {report['host']}: {report['torch'].get('error', 'CUDA not available')}."
         )
-    if abs(report.get("clock_skew_s", 0.0)) > SKEW:
+    if abs(report.get("clock_skew_s", 0.0)) > MAX_SKEW:
         found.append(f"The clock of {report['host']} differs by {report['clock_skew_s']:.0f} s.")
     for name, answer in report["extras"].items():
         if isinstance(answer, dict) and "error" in answer:
@@ -160,13 +161,13 @@ def problems(report: Mapping[str, Any], needs: Needs) -> list[str]:
     return found
 
 
-def brief(config: SlurmConfig) -> SlurmConfig:
-    """The profile with a walltime that is enough for a check."""
+def short_profile(config: SlurmConfig) -> SlurmConfig:
+    """The profile with a short walltime that is enough for a check."""
     short = min(walltime_seconds(config.walltime), WALLTIME)
     return config.model_copy(update={"walltime": f"{short // 60}:{short % 60:02d}"})
 
 
-def run(
+def check_node(
     config: ClusterConfig,
     needs: Needs,
     *,
@@ -174,24 +175,22 @@ def run(
     extras: Mapping[str, Callable[[], Any]] | None = None,
     timeout: float = 3600,
 ) -> dict[str, Any]:
-    """Start one worker where the configuration says, and ask it.
+    """Start one worker as the configuration says, and run `node_report` on it.
 
     Returns
     -------
     dict
-        `node_report`'s, and ``first_worker_s``, ``clock_skew_s`` (the node's clock minus ours), ``scheduler``
-        (the address that the worker reached), ``problems``.
+        `node_report`'s entries, and ``first_worker_s``, ``clock_skew_s`` (the node's clock minus this host's),
+        ``scheduler`` (the address that the worker reached), ``problems``.
 
     Raises
     ------
     ClusterError
-        When SLURM refuses the job, no worker comes, or none within `timeout` seconds.
+        When SLURM refuses the job, or no worker connects within `timeout` seconds.
     """
     from distributed import Client
 
-    import cluster
-
-    one = config.model_copy(update={"workers": 1, "minimum": 0, "maximum": None, "slurm": brief(config.slurm)})
+    one = config.model_copy(update={"workers": 1, "minimum": 0, "maximum": None, "slurm": short_profile(config.slurm)})
     began = time.monotonic()
     with cluster.start(one, folder=folder, uses_gpu=needs.gpu) as workers, Client(workers) as client:
         while not workers.scheduler_info["workers"]:
@@ -200,13 +199,13 @@ def run(
                 raise failure
             if time.monotonic() - began > timeout:
                 raise ClusterError(
-                    "A worker comes.",
-                    f"none within {timeout:.0f} s: {cluster.workers_summary(workers)}",
-                    "Wait for the queue, or ask for less.",
+                    "A check needs one worker that connects.",
+                    f"no worker within {timeout:.0f} s: {cluster.workers_summary(workers)}",
+                    "Wait for the queue, or request fewer resources.",
                 )
             time.sleep(0.1)
         arrived = time.monotonic() - began
-        # Loading modules isn't the clock's fault: ask once for nothing, then for the time alone.
+        # The first call also loads modules, so the clock is compared in a call of its own.
         report: dict[str, Any] = client.submit(node_report, needs, extras, pure=False).result(timeout=timeout)
         sent = time.time()
         clock = client.submit(time.time, pure=False).result(timeout=timeout)

@@ -1,7 +1,8 @@
-"""The one address that a run's scheduler listens on."""
+"""The address and the port that a run's scheduler listens on."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -19,10 +20,10 @@ CONTROLLER = re.compile(r"^SlurmctldHost\[\d+\]\s*=\s*([^\s(]+)(?:\(([^)\s]+)\))
 
 
 def scheduler_address(config: SlurmConfig, environ: Mapping[str, str] | None = None) -> str:
-    """Address of this host for a scheduler, IPv4: that of the profile's interface, else the one that the nodes see.
+    """IPv4 address of this host that the scheduler listens on.
 
-    Without an interface it is the address from which this host reaches slurmctld, which the nodes reach too; where
-    that runs on this very host, the one that the default route leaves by.
+    It is the address of the profile's interface. Without one it is the address from which this host reaches
+    slurmctld, since the nodes reach that too. Where slurmctld runs on this host, it is that of the default route.
 
     Raises
     ------
@@ -30,19 +31,13 @@ def scheduler_address(config: SlurmConfig, environ: Mapping[str, str] | None = N
         When there is no such interface, or it has no address.
     """
     inside = "SLURM_JOB_ID" in (os.environ if environ is None else environ)
-    # `scheduler_interface` is the login node's. A driver that is a job itself is on a node.
+    # `scheduler_interface` is the login node's. A driver that is a job itself runs on a compute node.
     name = config.interface if inside else config.scheduler_interface or config.interface
-    return address_of(name) if name else towards_controller() or str(get_ip())
+    return interface_address(name) if name else address_towards_controller() or str(get_ip())
 
 
-def address_of(interface: str) -> str:
-    """IPv4 address of a network interface of this host.
-
-    Raises
-    ------
-    ClusterError
-        When there is no such interface, or it has no address.
-    """
+def interface_address(interface: str) -> str:
+    """IPv4 address of a network interface of this host; ClusterError when it has none."""
     known = {
         name: [entry.address for entry in entries if entry.family == socket.AF_INET]
         for name, entries in psutil.net_if_addrs().items()
@@ -50,15 +45,15 @@ def address_of(interface: str) -> str:
     if not known.get(interface):
         usable = ", ".join(f"{name} ({addresses[0]})" for name, addresses in known.items() if addresses)
         raise ClusterError(
-            "The scheduler listens on an interface of the host that it runs on.",
+            "The scheduler needs an interface of its host.",
             f"no {interface} with an IPv4 address on {socket.gethostname()}, but {usable}",
-            "Set slurm.interface to the nodes', and slurm.scheduler_interface to the login node's.",
+            "Set slurm.interface to the nodes' interface, and slurm.scheduler_interface to the login node's.",
         )
     return known[interface][0]
 
 
-def towards_controller() -> str | None:
-    """Address from which this host reaches slurmctld; None where it can't be told, or slurmctld is on this host."""
+def address_towards_controller() -> str | None:
+    """Address from which this host reaches slurmctld; None when it is unknown or slurmctld runs on this host."""
     try:
         config = commands.run(["scontrol", "show", "config"], timeout=20)
     except commands.CommandFailed:
@@ -66,10 +61,23 @@ def towards_controller() -> str | None:
     for name, address in CONTROLLER.findall(config):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect((address or name, 9))  # sends nothing: it asks which way packets would leave
+                probe.connect((address or name, 9))  # sends nothing: it only looks up the route
             except OSError:
                 continue
             found = str(probe.getsockname()[0])
         if not ipaddress.ip_address(found).is_loopback:
             return found
     return None
+
+
+def free_port(host: str, first: int, last: int) -> int:
+    """First free port of `host` between `first` and `last`; ClusterError when there is none."""
+    for port in range(first, last + 1):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise ClusterError(
+        "The scheduler needs a free port within scheduler_ports.",
+        f"no free port in {first}:{last} on {host}",
+        "Widen scheduler_ports.",
+    )

@@ -1,4 +1,4 @@
-"""What a node is asked, and what is made of the answers."""
+"""The report of a node, and the problems found in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cluster import node_check
 from cluster.config import ClusterConfig, SlurmConfig
-from cluster.slurm import check
-from cluster.slurm.check import Needs
+from cluster.node_check import Needs
 from tests.cluster import tasks
 
 
@@ -26,7 +26,7 @@ def test_report_here(tmp_path: Path) -> None:
         readable={"dataset": tmp_path / "data", "weights": tmp_path / "weights", "other": tmp_path / "absent"},
         writable={"workspace": tmp_path},
     )
-    report = check.node_report(needs, {"answer": lambda: 42, "failing": broken})
+    report = node_check.node_report(needs, {"answer": lambda: 42, "failing": broken})
     json.dumps(report)
     assert {name: path["ok"] for name, path in report["paths"].items()} == {
         "dataset": True,
@@ -39,7 +39,7 @@ def test_report_here(tmp_path: Path) -> None:
     assert abs(report["clock"] - time.time()) < 60
     assert report["torch"] is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "weights"]
-    assert check.problems(report, needs) == [
+    assert node_check.problems(report, needs) == [
         f"other can't be used on {report['host']}: {tmp_path / 'absent'}: No such file or directory.",
         "failing: RuntimeError: no weights.",
     ]
@@ -67,20 +67,22 @@ def report_of(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_problems(needs: Needs, changes: dict[str, Any], words: str) -> None:
-    [found] = check.problems(report_of(**changes), needs)
+    [found] = node_check.problems(report_of(**changes), needs)
     assert words in found
 
 
 def test_no_problem() -> None:
     needs = Needs(writable={"workspace": Path("/w")}, free_bytes=10**9, free_inodes=100, gpu=True, torch_cuda=True)
     report = report_of(gpus=[{"name": "x"}], torch={"cuda": True}, clock_skew_s=59.0)
-    assert check.problems(report, needs) == []
+    assert node_check.problems(report, needs) == []
     report["paths"]["workspace"]["free_inodes"] = None  # the file system doesn't count them
-    assert check.problems(report, needs) == []
+    assert node_check.problems(report, needs) == []
 
 
 def test_run_on_a_worker(tmp_path: Path) -> None:
-    report = check.run(ClusterConfig(), Needs(writable={"workspace": tmp_path}), extras={"pid": tasks.surroundings})
+    report = node_check.check_node(
+        ClusterConfig(), Needs(writable={"workspace": tmp_path}), extras={"pid": tasks.surroundings}
+    )
     assert report["problems"] == []
     assert abs(report["clock_skew_s"]) < 5
     assert report["scheduler"].startswith("tls://127.0.0.1:")
@@ -89,4 +91,4 @@ def test_run_on_a_worker(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("walltime", "asked"), [("8:00:00", "30:00"), ("20", "20:00"), ("0:45", "0:45")])
 def test_the_job_of_a_check_is_short(walltime: str, asked: str) -> None:
-    assert check.brief(SlurmConfig(walltime=walltime)).walltime == asked
+    assert node_check.short_profile(SlurmConfig(walltime=walltime)).walltime == asked

@@ -1,7 +1,7 @@
 """Start several workers in one job, each with its share of the job's GPUs: for sites that give whole nodes only.
 
-`python -m cluster.slurm.node COUNT ARGUMENT...` starts COUNT times `python -m distributed.cli.dask_worker
-ARGUMENT...`, the worker's name with -0, -1, ... after it. dask's own `--nworkers` would show all GPUs to each.
+`python -m cluster.slurm.launcher COUNT ARGUMENT...` starts `python -m distributed.cli.dask_worker ARGUMENT...` COUNT
+times, with -0, -1, ... appended to the worker's name. dask's own `--nworkers` would show all GPUs to each worker.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def shares(devices: str | None, count: int) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each of `count` workers: the listed devices dealt out evenly, in order.
+def split_devices(devices: str | None, count: int) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of each of `count` workers: the listed devices, divided evenly and in order.
 
-    None where the job has none; more workers than devices share them in turn.
+    None where the job has no devices. More workers than devices share them in turn.
     """
     listed = [name for name in (devices or "").split(",") if name]
     if not listed:
@@ -28,15 +28,15 @@ def shares(devices: str | None, count: int) -> list[str | None]:
     return [",".join(listed[i * each : (i + 1) * each]) for i in range(count)]
 
 
-def arguments(argv: Sequence[str], index: int) -> list[str]:
-    """The worker's arguments with its number after its name."""
+def worker_arguments(argv: Sequence[str], index: int) -> list[str]:
+    """The worker's arguments with its index appended to its name."""
     named = list(argv)
     place = named.index("--name") + 1
     named[place] = f"{named[place]}-{index}"
     return named
 
 
-def environment(environ: Mapping[str, str], device: str | None, count: int) -> dict[str, str]:
+def worker_environment(environ: Mapping[str, str], device: str | None, count: int) -> dict[str, str]:
     """The worker's environment: its devices, and its share of the job's threads."""
     changed = dict(environ)
     if device is not None:
@@ -47,12 +47,12 @@ def environment(environ: Mapping[str, str], device: str | None, count: int) -> d
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start the workers and wait for all; the exit status is the first one that isn't 0."""
+    """Start the workers and wait for all; return the first exit status that is not 0."""
     count, rest = int(argv[0]), argv[1:]
     command = [sys.executable, "-m", "distributed.cli.dask_worker"]
     children = [
-        subprocess.Popen(command + arguments(rest, i), env=environment(os.environ, device, count))
-        for i, device in enumerate(shares(os.environ.get("CUDA_VISIBLE_DEVICES"), count))
+        subprocess.Popen(command + worker_arguments(rest, i), env=worker_environment(os.environ, device, count))
+        for i, device in enumerate(split_devices(os.environ.get("CUDA_VISIBLE_DEVICES"), count))
     ]
 
     def forward(number: int, frame: Any) -> None:

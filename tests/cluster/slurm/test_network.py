@@ -1,4 +1,4 @@
-"""Which address of a host the scheduler takes."""
+"""The address that the scheduler listens on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from distributed.utils import get_ip
 
 from cluster.config import SlurmConfig
 from cluster.errors import ClusterError
-from cluster.slurm import addresses, commands
-from cluster.slurm.addresses import scheduler_address, towards_controller
+from cluster.slurm import commands, network
+from cluster.slurm.network import address_towards_controller, scheduler_address
 
 CONFIG = """Configuration data as of 2026-11-25T19:42:00
 SlurmctldDebug          = info
@@ -23,8 +23,8 @@ SlurmctldLogFile        = /var/log/slurmctld.log
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that lies where packets leave by 10.1.2.3."""
-    monkeypatch.setattr(addresses, "towards_controller", lambda: "10.1.2.3")
-    monkeypatch.setattr(addresses, "address_of", lambda name: f"that of {name}")
+    monkeypatch.setattr(network, "address_towards_controller", lambda: "10.1.2.3")
+    monkeypatch.setattr(network, "interface_address", lambda name: f"that of {name}")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def own_address() -> str | None:
 @pytest.mark.parametrize("host", ["localhost(127.0.0.1)", "127.0.0.1", "no.such.host.invalid"])
 def test_a_controller_that_tells_nothing(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "run", lambda argv, timeout: CONFIG.format(host=host))
-    assert towards_controller() is None
+    assert address_towards_controller() is None
 
 
 def test_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         raise commands.CommandFailed("scontrol can't be run")
 
     monkeypatch.setattr(commands, "run", fails)
-    assert towards_controller() is None
+    assert address_towards_controller() is None
     assert scheduler_address(SlurmConfig(), {}) == get_ip()
 
 
@@ -77,5 +77,5 @@ def test_the_way_to_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
     if here is None:
         pytest.skip("this host has no address but its own loopback")
     monkeypatch.setattr(commands, "run", lambda argv, timeout: CONFIG.format(host=f"head({here})"))
-    monkeypatch.setattr(addresses, "get_ip", lambda: "the default route")
+    monkeypatch.setattr(network, "get_ip", lambda: "the default route")
     assert scheduler_address(SlurmConfig(), {}) == here
