@@ -1,7 +1,7 @@
-"""Large files of named arrays, laid out once from their known sizes and filled in place, by one process or several.
+"""Files of named arrays whose sizes are known beforehand: laid out once, then filled in place by several processes.
 
-`NpzWriter` makes an npz, `ArrayFolder` a folder of npy files that can be memory-mapped. Both use as much memory as the
-rows that are being written, whatever the size of the file, and both appear under their names only when they are whole.
+`NpzWriter` makes an npz, `ArrayFolder` a folder of npy files that can be memory-mapped. Memory holds only the rows that
+are being written, whatever the size of the result. The result appears under its name when it is complete.
 """
 
 from __future__ import annotations
@@ -10,33 +10,36 @@ import io
 import os
 import shutil
 import socket
+import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from etl.errors import WorkspaceError
+from etl.stages.files.crc32 import combine_crc32
 from etl.stages.files.row_writer import Array, Block, Member, RowWriter, disk_errors
-from etl.stages.files.zip64 import combine_crc, directory_entry, end_records, local_header
 
 Shapes = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
-PARTIAL, OLD = ".partial", ".old"  # endings of what is being written, and of what it is about to replace
-_FLUSH: Final = 32 * 2**20  # bytes after which the disk is told to begin
+PARTIAL, OLD = ".partial", ".old"  # suffixes of the result in progress, and of the result that it replaces
+ALIGNMENT: Final = 64  # bytes, as in npy files; lets readers map the arrays of an npz
+_PADDING_ID: Final = 0xD935  # Android's zipalign uses this extra field for the same purpose
+_FLUSH: Final = 32 * 2**20  # bytes of written rows after which they are forced to the disk
 
 
 class ArrayWriter(ABC):
-    """Lays out arrays, takes their rows in any order, and puts the result in its place when all are there.
+    """Lays out arrays, takes their rows in any order, and commits the result when all rows are written.
 
-    A context manager: leaving it normally checks that every row was written exactly once and commits; leaving it by
-    an error removes what was written. An existing result is replaced only on commit.
+    A context manager. Leaving it normally checks that every row was written exactly once, and commits the result.
+    Leaving it by an error removes what was written. An existing result is replaced only by a commit.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ class ArrayWriter(ABC):
     Raises
     ------
     etl.errors.WorkspaceError
-        When there is no room for them, or the folder can't be written.
+        When there is too little space for them, or the folder can't be written.
     """
 
     def __init__(self, path: Path, shapes: Shapes) -> None:
@@ -82,15 +85,15 @@ class ArrayWriter(ABC):
 
     @abstractmethod
     def _lay_out(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Choose the place of one array; nothing is written yet."""
+        """Assign a place to one array; nothing is written yet."""
 
     @abstractmethod
     def _reserve(self) -> None:
-        """Make the files in their full size, with the arrays' headers."""
+        """Create the files in their full size."""
 
     @abstractmethod
     def _finish(self, checksums: Mapping[str, int]) -> None:
-        """Write what can be known only when all rows are there, and force it to the disk."""
+        """Write what is known only after all rows (headers with checksums), and force the files to the disk."""
 
     def write(self, key: str, start: int, values: Array) -> None:
         """Write rows in this process; see `RowWriter.write`."""
@@ -109,14 +112,14 @@ class ArrayWriter(ABC):
             self._flushing = self._flusher.submit(self._flush)
 
     def _flush(self) -> None:
-        """Let the disk write what there is, while more is read: it would have nothing to do until the end."""
+        """Force written rows to the disk while others are read; else the disk would be idle until the commit."""
         with disk_errors(self.path):
             for file in {member.file for member in self.members.values()}:
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
 
     def append(self, key: str, values: Array) -> None:
-        """Add a whole array that wasn't laid out, after those that were."""
+        """Add a whole array after those that were laid out."""
         values = np.asarray(values)
         with disk_errors(self.path):
             self._lay_out(key, values.shape, values.dtype)
@@ -136,7 +139,7 @@ class ArrayWriter(ABC):
             self._flusher.shutdown()
             if error is None:
                 if self._flushing is not None:
-                    self._flushing.result()  # the disk tells of an error once
+                    self._flushing.result()  # the system reports a failed write only once
                 checksums = {key: self._checksum(key) for key in self.members}
                 with disk_errors(self.path):
                     self._finish(checksums)
@@ -145,13 +148,13 @@ class ArrayWriter(ABC):
             self._remove(self._temporary)
 
     def _checksum(self, key: str) -> int:
-        """CRC-32 of an array's bytes, put together from its blocks."""
+        """CRC-32 of an array's bytes, combined from its blocks."""
         member = self.members[key]
         row, crc = 0, 0
         for block in sorted(self._blocks.get(key, []), key=lambda b: b.start):
             if block.start != row:
                 break
-            crc = combine_crc(crc, block.crc, block.count * member.row_bytes)
+            crc = combine_crc32(crc, block.crc, block.count * member.row_bytes)
             row += block.count
         if row != member.rows:
             raise ValueError(f"row {row} of {member.rows} of {key!r} wasn't written exactly once")
@@ -190,8 +193,8 @@ class ArrayFolder(ArrayWriter):
         sync_folder(self._temporary)
 
     def _replace(self) -> None:
-        # A folder can't be renamed onto a full one, so the old result makes way first. Whoever dies in between leaves
-        # it to the next writer, which puts it back.
+        # A folder can't be renamed onto a non-empty one, so the old result is renamed first. If the process is killed
+        # in between, the next writer restores it.
         old = self._temporary.with_suffix(OLD)
         if self.path.exists():
             if not self.path.is_dir() or any(p.suffix != ".npy" for p in self.path.iterdir()):
@@ -210,16 +213,20 @@ class NpzWriter(ArrayWriter):
 
     def __init__(self, path: Path, shapes: Shapes) -> None:
         self._end = 0
-        self._headers: dict[str, tuple[int, bytes]] = {}  # offset and npy header of each member
+        self._headers: dict[str, tuple[ZipInfo, bytes]] = {}  # zip and npy header of each member
         super().__init__(path, shapes)
 
     def _lay_out(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         header = npy_header(shape, dtype)
-        offset = self._end
-        start = offset + len(local_header(f"{key}.npy", 0, 0, offset)) + len(header)
-        member = Member(self._temporary, start, shape, dtype)
-        self.members[key] = member
-        self._headers[key] = (offset, header)
+        entry = ZipInfo(f"{key}.npy")  # dated 1980-01-01: equal arrays make equal files
+        entry.external_attr, entry.CRC = 0o600 << 16, 0
+        entry.header_offset = self._end
+        # zip64 always, so that the length of the header doesn't depend on the sizes, which are filled in at the end.
+        padding = -(self._end + len(entry.FileHeader(zip64=True)) + 4) % ALIGNMENT
+        entry.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
+        start = self._end + len(entry.FileHeader(zip64=True)) + len(header)
+        self.members[key] = member = Member(self._temporary, start, shape, dtype)
+        self._headers[key] = (entry, header)
         self._end = start + member.rows * member.row_bytes
 
     def _reserve(self) -> None:
@@ -227,25 +234,22 @@ class NpzWriter(ArrayWriter):
             file.truncate(self._end)
 
     def _finish(self, checksums: Mapping[str, int]) -> None:
-        directory = b""
         with self._temporary.open("rb+") as file:
-            for key, member in self.members.items():
-                name = f"{key}.npy"
-                offset, header = self._headers[key]
-                data_size = member.rows * member.row_bytes
-                crc = combine_crc(zlib.crc32(header), checksums[key], data_size)
-                size = len(header) + data_size
-                file.seek(offset)
-                file.write(local_header(name, size, crc, offset) + header)
-                directory += directory_entry(name, size, crc, offset)
+            for key, (entry, header) in self._headers.items():
+                data_size = self.members[key].rows * self.members[key].row_bytes
+                entry.CRC = combine_crc32(zlib.crc32(header), checksums[key], data_size)
+                entry.file_size = entry.compress_size = len(header) + data_size
+                file.seek(entry.header_offset)
+                file.write(entry.FileHeader(zip64=True) + header)
             file.seek(self._end)
-            file.write(directory + end_records(len(self.members), len(directory), self._end))
+            with ZipFile(file, "w") as archive:  # writes the central directory from there on
+                archive.filelist.extend(entry for entry, _ in self._headers.values())
             file.flush()
             os.fsync(file.fileno())
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """What stands before an array's bytes in the npy format.
+    """Header of an array in the npy format.
 
     Raises
     ------
@@ -261,17 +265,18 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to the disk, so that a rename outlives a power cut."""
-    with ExitStack() as stack:
-        descriptor = os.open(folder, os.O_RDONLY)
-        stack.callback(os.close, descriptor)
+    """Force a folder's entries to the disk, so that a rename survives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove what a killed process of this machine left behind while writing `path`, or while replacing it.
+    """Remove what killed processes of this machine left while they wrote or replaced `path`.
 
-    The old result that had made way for a new one goes back to its place, if nothing is there.
+    A result that was renamed to be replaced is restored if there is no new one.
     """
     start = f".{path.name}.{socket.gethostname()}-"
     for entry in list(path.parent.iterdir()):
@@ -292,6 +297,6 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it runs, as somebody else
-        return True
+    except PermissionError:  # it runs, as another user
+        pass
     return True

@@ -1,4 +1,4 @@
-"""Rows of arrays whose places in a file are known, written there by one process or several, and behind by a thread."""
+"""Write rows of arrays to known places in a file, from one process or several, optionally in background threads."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from etl.errors import MergeError, WorkspaceError
 
 Array = NDArray[Any]
 
-_BEHIND: Final = 16  # arrays; of a feature file's rows there are about as many
-_THREADS: Final = 2  # one can read and sum up what comes next while another waits for the system's memory
-_PIECE: Final = 2**20  # bytes copied at once, so that they are in a cache when they are summed up and written
+_BEHIND: Final = 16  # writes that may wait; a part of a feature file has about as many arrays
+_THREADS: Final = 2  # one computes checksums while the other copies into the page cache
+_PIECE: Final = 2**20  # bytes copied at once: they stay in the processor's cache between checksum and write
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where one array lies. Picklable: other processes write rows by it.
+    """Place of one array. Picklable, so that other processes can write its rows.
 
     Parameters
     ----------
     file : Path
-        The file that holds it while it is being written.
+        The temporary file that holds it.
     offset : int
-        Of its first byte.
+        Position of its first byte in the file.
     shape : tuple of int
         Its shape; rows are along the first axis.
     dtype : numpy.dtype
-        Its dtype, without objects.
+        Without objects.
     """
 
     file: Path
@@ -59,7 +59,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Block:
-    """Receipt for rows that have been written."""
+    """Receipt for `count` rows written from `start` on, with the CRC-32 of their bytes."""
 
     key: str
     start: int
@@ -68,15 +68,15 @@ class Block:
 
 
 class RowWriter:
-    """Writes rows of arrays that have been laid out; each process opens its own.
+    """Writes rows of arrays that have been laid out; each process has its own.
 
-    Rows can be written behind (`write_behind`, `copy_behind`), in threads: checksums and copies into the system's
-    memory take as long as reading the next rows does, and neither holds Python's lock.
+    `write_behind` and `copy_behind` work in background threads: checksums and writes take as long as reading the next
+    rows, and neither holds the GIL.
 
     Parameters
     ----------
     members : mapping of str to Member
-        Where the arrays lie.
+        Places of the arrays.
     """
 
     def __init__(self, members: Mapping[str, Member]) -> None:
@@ -87,25 +87,25 @@ class RowWriter:
         self._done: list[Block] = []
 
     def write_behind(self, key: str, start: int, values: Array) -> None:
-        """`write`, in a thread; at most `_BEHIND` arrays wait for it. They mustn't change meanwhile.
+        """Call `write` in a background thread; `values` mustn't change meanwhile.
 
-        Errors of arrays written behind are raised by later calls, at the latest by `blocks`.
+        Errors are raised by later calls, at the latest by `blocks`. At most `_BEHIND` writes wait.
         """
         self._behind(self.write, key, start, values)
 
     def copy_behind(self, key: str, start: int, count: int, source: Path, offset: int) -> None:
-        """`copy`, in a thread; see `write_behind`."""
+        """Call `copy` in a background thread; see `write_behind`."""
         self._behind(self.copy, key, start, count, source, offset)
 
     def _behind(self, work: Callable[..., Block], key: str, *what: Any) -> None:
-        self._opened(self._members[key].file)  # here, since threads would open it twice
+        self._opened(self._members[key].file)  # opened here, because two threads would open it twice
         self._threads = self._threads or ThreadPoolExecutor(_THREADS, "write-behind")
         self._waiting.append(self._threads.submit(work, key, *what))
         while len(self._waiting) > _BEHIND:
             self._done.append(self._waiting.popleft().result())
 
     def blocks(self) -> list[Block]:
-        """Receipts for all rows written behind, which are all written then."""
+        """Wait for the background threads; receipts for all rows that they wrote."""
         while self._waiting:
             self._done.append(self._waiting.popleft().result())
         return self._done
@@ -124,7 +124,7 @@ class RowWriter:
         rows = np.ascontiguousarray(values).reshape(np.shape(values) if member.shape else (1,))
         if rows.shape[1:] != member.shape[1:] or start < 0 or start + len(rows) > member.rows:
             raise ValueError(f"rows {start} on of shape {rows.shape} don't fit {key!r} of shape {member.shape}")
-        if not np.can_cast(rows.dtype, member.dtype, "same_kind") or _cuts(rows.dtype, member.dtype):
+        if not np.can_cast(rows.dtype, member.dtype, "same_kind") or _truncates(rows.dtype, member.dtype):
             raise ValueError(f"{rows.dtype} doesn't fit {key!r} of dtype {member.dtype}")
         data = rows.astype(member.dtype, copy=False).reshape(-1).view(np.uint8).data if rows.size else b""
         with disk_errors(member.file):
@@ -132,14 +132,14 @@ class RowWriter:
         return Block(key, start, len(rows), zlib.crc32(data))
 
     def copy(self, key: str, start: int, count: int, source: Path, offset: int) -> Block:
-        """Write `count` rows whose bytes lie in the file `source`, from `offset` on, as they are.
+        """Copy the bytes of `count` rows from the file `source`, at `offset`.
 
         Raises
         ------
         ValueError
             When the rows don't fit the array's shape.
         etl.errors.MergeError
-            When `source` can't be read, or ends before.
+            When `source` can't be read, or is too short.
         etl.errors.WorkspaceError
             When the disk doesn't take them.
         """
@@ -166,7 +166,7 @@ class RowWriter:
         return self._files[path]
 
     def close(self) -> None:
-        """Close the files; what waits to be written behind isn't written any more."""
+        """Close the files; waiting background writes are cancelled."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
@@ -203,7 +203,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _read_errors(path: Path) -> Iterator[None]:
-    # Named here: whoever takes the result of a thread may have another file open by then.
+    # The file is named here: the caller that gets a thread's error may have another file open by then.
     try:
         yield
     except OSError as error:
@@ -218,6 +218,6 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _cuts(values: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    """Whether text would be cut short."""
+def _truncates(values: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Whether text would be truncated."""
     return values.kind in "US" and values.itemsize > target.itemsize

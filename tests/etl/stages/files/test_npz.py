@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.errors import MergeError, WorkspaceError
-from etl.stages.files.npz import ArrayFolder, NpzWriter, RowWriter
+from etl.stages.files.crc32 import combine_crc32
+from etl.stages.files.npz import ArrayFolder, NpzWriter
+from etl.stages.files.row_writer import Block, RowWriter
 
 WRITERS = [NpzWriter, ArrayFolder]
 
@@ -103,6 +106,21 @@ def test_arrays_of_an_npz_can_be_mapped(tmp_path):
     assert member.offset % 64 == 0
     mapped = np.memmap(tmp_path / "out.npz", member.dtype, "r", member.offset, member.shape)
     np.testing.assert_array_equal(mapped, arrays["S"])
+
+
+def test_arrays_beyond_4_gib(tmp_path):
+    size, crc, length = 5 * 2**30, zlib.crc32(bytes(2**20)), 2**20
+    zeros = crc
+    while length < size:  # the file is sparse: its zeros are neither written nor read
+        zeros, length = combine_crc32(zeros, crc, 2**20), length + 2**20
+    with NpzWriter(tmp_path / "out.npz", {"big": ((size,), "u1"), "small": ((3,), "i4")}) as writer:
+        writer.record([Block("big", 0, size, zeros)])
+        writer.write("small", 0, np.arange(3, dtype=np.int32))
+    with zipfile.ZipFile(tmp_path / "out.npz") as archive:
+        assert archive.getinfo("big.npy").file_size == 128 + size
+        assert archive.getinfo("small.npy").header_offset > 2**32
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        assert file["small"].tolist() == [0, 1, 2]
 
 
 def test_a_damaged_byte_is_noticed_on_reading(tmp_path):

@@ -5,7 +5,7 @@ import zlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.stages.files.zip64 import ALIGNMENT, combine_crc, local_header
+from etl.stages.files.crc32 import combine_crc32
 
 
 @settings(deadline=None)
@@ -13,22 +13,14 @@ from etl.stages.files.zip64 import ALIGNMENT, combine_crc, local_header
 def test_crcs_of_parts_make_the_crc_of_the_whole(parts):
     crc = 0
     for part in parts:
-        crc = combine_crc(crc, zlib.crc32(part), len(part))
+        crc = combine_crc32(crc, zlib.crc32(part), len(part))
     assert crc == zlib.crc32(b"".join(parts))
 
 
 def test_crc_of_parts_longer_than_32_bits_can_count():
     # x^(2^32 - 1) is 1 for CRC-32's primitive polynomial: so many bits of zeros change nothing.
     zeros, order = 2**40, 2**32 - 1
-    assert combine_crc(0x12345678, 0, zeros) == combine_crc(
+    assert combine_crc32(0x12345678, 0, zeros) == combine_crc32(
         0x12345678, 0, (zeros * 8 % order * pow(8, -1, order)) % order
     )
-    assert combine_crc(0x12345678, 0, zeros) != 0x12345678
-
-
-@settings(deadline=None)
-@given(name=st.text(min_size=1, max_size=20), offset=st.integers(0, 2**50))
-def test_headers_end_at_multiples_of_the_alignment(name, offset):
-    empty, full = local_header(name, 0, 0, offset), local_header(name, 2**40, 7, offset)
-    assert (offset + len(empty)) % ALIGNMENT == 0
-    assert len(full) == len(empty)
+    assert combine_crc32(0x12345678, 0, zeros) != 0x12345678
