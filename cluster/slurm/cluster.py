@@ -1,4 +1,4 @@
-"""Workers on a SLURM cluster: one job a worker, through dask-jobqueue, watched over by a keeper."""
+"""Workers on a SLURM cluster: jobs that dask-jobqueue submits and a supervisor replaces when they are lost."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from cluster.config import ClusterConfig, port_range
 from cluster.errors import ClusterError, SubmissionRejected
 from cluster.slurm import commands
 from cluster.slurm.jobqueue import SLURMCluster
-from cluster.slurm.jobs import SECTION, Job, defaults, job_options
-from cluster.slurm.keeper import Keeper
+from cluster.slurm.jobs import SECTION, WorkerJob, defaults, job_options
 from cluster.slurm.keys import KeyFolder, clean_up_dead_runs, worker_security
 from cluster.slurm.network import free_port, scheduler_address
 from cluster.slurm.shared_folder import log_tail, shared_folder
+from cluster.slurm.supervisor import Supervisor
 
-FIRST_ANSWER = 120.0  # seconds that sbatch has for the first job
-HEARTBEAT = 10.0  # seconds between two; after cluster.owner.STALE_AFTER the run counts as dead
+FIRST_ANSWER = 120.0  # seconds until sbatch must have accepted or refused the first job
+HEARTBEAT = 10.0  # seconds; without a heartbeat for cluster.owner.STALE_AFTER the run counts as dead
 
 
 class SlurmWorkers(SLURMCluster):
-    """A SLURMCluster that keeps its jobs, its keys and its promises. Made by `cluster.start`.
+    """A SLURMCluster with TLS keys of its own, whose lost jobs are replaced. Started by `cluster.start`.
 
-    `scale(jobs=n)`, `adapt(minimum=, maximum=)`, `close()` are dask's; numbers count jobs where a job has one worker.
+    `scale(jobs=n)`, `adapt(minimum=, maximum=)` and `close()` are dask's.
     """
 
-    job_cls = Job
-    keeper: Keeper
+    job_cls = WorkerJob
+    supervisor: Supervisor
 
     def __init__(self, config: ClusterConfig, folder: Path) -> None:
         slurm = config.slurm
@@ -50,7 +50,7 @@ class SlurmWorkers(SLURMCluster):
         self.base = folder
         self.workers_per_job = slurm.workers_per_job
         self.run_name = f"xycd-{secrets.token_hex(4)}"
-        self.leaving = False
+        self.closing = False
         self._undo = contextlib.ExitStack()
         self._tasks: list[Future[None]] = []
         files.private_folder(folder)
@@ -76,7 +76,7 @@ class SlurmWorkers(SLURMCluster):
             raise
         if self.workers_per_job > 1:
             self.new_spec["group"] = [f"-{i}" for i in range(self.workers_per_job)]
-        self.keeper = Keeper(
+        self.supervisor = Supervisor(
             self,
             startup=slurm.startup,
             grace=min(30.0, slurm.startup),
@@ -84,11 +84,11 @@ class SlurmWorkers(SLURMCluster):
             interval=slurm.poll,
         )
         loop = self.loop.asyncio_loop  # type: ignore[union-attr]
-        self._tasks = [asyncio.run_coroutine_threadsafe(task, loop) for task in (self._beat(), self.keeper.run())]
+        self._tasks = [asyncio.run_coroutine_threadsafe(task, loop) for task in (self._beat(), self.supervisor.run())]
 
     @classmethod
     def begin(cls, config: ClusterConfig, *, folder: Path | None = None) -> SlurmWorkers:
-        """Start a scheduler, submit one job, and the others once SLURM has taken it.
+        """Start a scheduler and submit one job; submit the others once SLURM has accepted it.
 
         Raises
         ------
@@ -99,8 +99,8 @@ class SlurmWorkers(SLURMCluster):
         """
         if not shutil.which("sbatch"):
             raise ClusterError(
-                "A SLURM cluster is used from a host that has sbatch.",
-                f"none in PATH on {socket.gethostname()}",
+                "A SLURM cluster needs a host that has sbatch.",
+                f"no sbatch in PATH on {socket.gethostname()}",
                 'Run on a login node, or set kind = "local".',
             )
         base = shared_folder(config, folder)
@@ -120,31 +120,35 @@ class SlurmWorkers(SLURMCluster):
         return cluster
 
     def await_first_answer(self, timeout: float = FIRST_ANSWER) -> None:
-        """Wait until SLURM has taken or refused a job.
+        """Wait until SLURM has accepted or refused a job.
 
         Raises
         ------
         SubmissionRejected
-            With SLURM's words.
+            With SLURM's message.
         """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             for job in list(self.workers.values()):
                 if job.rejection is not None:
                     raise SubmissionRejected(
-                        "SLURM takes the first job.",
+                        "SLURM must accept the first job.",
                         job.rejection,
                         "Check partition, account, qos, gres and limits in the profile; `xycd plan` shows the script.",
                     )
                 if job.job_id is not None:
                     return
             time.sleep(0.05)
-        raise SubmissionRejected("sbatch answers.", f"nothing within {timeout:.0f} s", "Is slurmctld up? See `sinfo`.")
+        raise SubmissionRejected(
+            "SLURM must answer sbatch.",
+            f"no answer within {timeout:.0f} s",
+            "Check with `sinfo` whether slurmctld is up.",
+        )
 
     def _scheduler_options(self) -> dict[str, Any]:
         slurm = self.config.slurm
         address = self.config.dashboard_address
-        host = scheduler_address(slurm)  # one, never all of them
+        host = scheduler_address(slurm)  # one address, never all
         options: dict[str, Any] = {"host": host, "dashboard": address is not None}
         options["dashboard_address"] = address or "127.0.0.1:0"
         if slurm.scheduler_ports:
@@ -154,37 +158,37 @@ class SlurmWorkers(SLURMCluster):
     def _get_worker_security(self, security: Security | None) -> Security | None:
         return worker_security(self.base, self.run_name) if security else None
 
-    # What the keeper asks of a cluster.
+    # The interface of `cluster.slurm.supervisor.SupervisedCluster`.
 
-    def asked(self) -> dict[str, str | None]:
-        """See `cluster.slurm.keeper.Keepable`."""
+    def requested(self) -> dict[str, str | None]:
+        """Job id of each requested worker, by the worker's name; None where sbatch refused it."""
         return {str(name): job.job_id for name, job in self.workers.items()}
 
     def connected(self) -> set[str]:
-        """See `cluster.slurm.keeper.Keepable`."""
-        names = {str(state.name) for state in self._states()}
-        return names if self.workers_per_job == 1 else {name.rpartition("-")[0] for name in names}
+        """Names of the requested workers that are connected."""
+        return {self._job_name(state) for state in self._states()}
 
     def submitted(self) -> set[str | None]:
-        """See `cluster.slurm.keeper.Keepable`."""
-        # `workers` gets the jobs of a round when all its sbatch calls are over; of a slow slurmctld that is minutes.
+        """Ids of all wanted jobs that sbatch has accepted."""
+        # `workers` gets the jobs of a round when all its sbatch calls have returned. With a slow slurmctld that takes
+        # minutes.
         return {job.job_id for job in list(self._created) if job.status != Status.closed}
 
-    def last_words(self, job: str) -> str:
-        """See `cluster.slurm.keeper.Keepable`."""
+    def log_end(self, job: str) -> str:
+        """Last lines of the job's log."""
         return " / ".join(log_tail(self.base, job, 3)) or "nothing"
 
     async def queue(self) -> dict[str, commands.QueuedJob]:
-        """See `cluster.slurm.keeper.Keepable`."""
+        """Active jobs, as squeue lists them."""
         return await asyncio.to_thread(commands.list_jobs, *commands.jobs_named(self.run_name))
 
     async def ended(self) -> dict[str, commands.QueuedJob]:
-        """See `cluster.slurm.keeper.Keepable`."""
+        """Jobs that ended recently and that SLURM still remembers."""
         selection = commands.jobs_named(self.run_name)
         return await asyncio.to_thread(commands.list_jobs, *selection, states=commands.ENDED)
 
     async def replace(self, names: list[str]) -> None:
-        """See `cluster.slurm.keeper.Keepable`."""
+        """Forget the jobs of these workers and submit others."""
         async with self._lock:
             for name in names:
                 job = self.workers.pop(name, None)
@@ -194,29 +198,29 @@ class SlurmWorkers(SLURMCluster):
         for name in names:
             job = self.workers.get(name)
             if job is not None and job.rejection is not None:
-                self.keeper.report(f"sbatch refuses: {job.rejection}")
+                self.supervisor.report(f"sbatch refuses: {job.rejection}")
 
     async def cancel(self, job: str) -> None:
-        """See `cluster.slurm.keeper.Keepable`."""
-        with contextlib.suppress(commands.CommandFailed):  # gone already, or tried again at the next look
+        """Cancel a job."""
+        with contextlib.suppress(commands.CommandFailed):  # the job is gone already, or the next look cancels it
             await commands.call(["scancel", job])
 
     async def _beat(self) -> None:
-        """Say that the run lives, however long SLURM takes to answer: a run without a heartbeat is cleaned away."""
+        """Renew the heartbeat, however long SLURM takes to answer: a run without one is cleaned up as dead."""
         while True:
-            await asyncio.to_thread(self.keys.touch)  # the disk, too, may take its time
+            await asyncio.to_thread(self.keys.touch)  # the disk may be slow, too
             await asyncio.sleep(HEARTBEAT)
 
-    # What dask does otherwise.
+    # Overrides of dask's methods.
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        # SpecCluster would close the job of a lost worker after a while, even one submitted in its place meanwhile.
+        # SpecCluster would later close the job of a lost worker, even when a new job has replaced it.
         Cluster._update_worker_status(self, op, msg)
 
     def scale(  # type: ignore[override]  # dask-jobqueue's signature
         self, n: int | None = None, jobs: int = 0, memory: Any = None, cores: Any = None
     ) -> Any:
-        """Ask for `jobs` jobs, or `n` workers. Going down, jobs that wait go first, then idle ones."""
+        """Request `jobs` jobs, or `n` workers. Scaling down removes waiting jobs first, then idle ones."""
         if memory is not None or cores is not None:
             return super().scale(n, jobs, memory, cores)
         wanted = jobs if n is None else math.ceil(n / self.workers_per_job)
@@ -226,19 +230,22 @@ class SlurmWorkers(SLURMCluster):
         return super().scale(wanted)
 
     def _expendable(self) -> list[str]:
-        """Names, those whose loss costs least first."""
+        """Names of the jobs in the order in which scaling down removes them."""
         busy: Counter[str] = Counter()
         for state in self._states():
-            name = str(state.name)
-            busy[name if self.workers_per_job == 1 else name.rpartition("-")[0]] += 1 + len(state.processing)
+            busy[self._job_name(state)] += 1 + len(state.processing)
         names = enumerate(self.worker_spec)
         return [name for _, name in sorted(names, key=lambda pair: (busy[str(pair[1])], -pair[0]))]
 
     def _states(self) -> list[Any]:
         return list(self.scheduler.workers.values()) if self.scheduler is not None else []
 
+    def _job_name(self, state: Any) -> str:
+        """Name of the job of a worker, given the scheduler's state of that worker."""
+        return str(state.name) if self.workers_per_job == 1 else job_of(state)
+
     def adapt(self, *args: Any, **kwargs: Any) -> Any:
-        """Let the number of jobs follow the work; `minimum` and `maximum` count workers, or give `minimum_jobs`."""
+        """Let the number of workers follow the work; `minimum_jobs` and `maximum_jobs` count jobs instead."""
         if self.workers_per_job > 1:
             kwargs.setdefault("worker_key", job_of)
             for bound in ("minimum", "maximum"):
@@ -246,77 +253,73 @@ class SlurmWorkers(SLURMCluster):
                     kwargs[bound] = kwargs.pop(f"{bound}_jobs") * self.workers_per_job
         return super().adapt(*args, **kwargs)
 
-    # What the user sees.
+    # Status for the user and the driver.
 
     @property
     def jobs(self) -> dict[str, commands.QueuedJob]:
-        """Living jobs, as squeue listed them last."""
-        return dict(self.keeper.listed)
+        """Active jobs, as squeue last listed them."""
+        return dict(self.supervisor.listed)
 
     @property
     def failure(self) -> ClusterError | None:
-        """Why no worker will come any more, if so; the driver raises it."""
-        return self.keeper.failure
-
-    def hold(self, reason: str) -> None:
-        """Replace no job while there is a reason, such as a full disk on which no job can write its log; "" ends it."""
-        self.keeper.on_hold = reason
+        """Error that the driver raises when no worker can be expected any more, else None."""
+        return self.supervisor.failure
 
     def summary(self) -> dict[str, Any]:
-        """Jobs by state and node, and what went wrong, ready for JSON.
+        """Jobs by state and node, and problems, JSON-ready.
 
         Returns
         -------
         dict
             ``kind``; ``run`` (name of the jobs); ``jobs`` (count by state, lower case); ``nodes`` (running jobs by
             node); ``waiting`` (count by SLURM's reason); ``replaced``; ``problems`` (list of [epoch second, text]);
-            ``gpu_hours``; ``queue_age_s`` (since squeue last answered).
+            ``gpu_hours``; ``queue_age_s`` (seconds since squeue's last answer).
         """
         jobs = self.jobs.values()
-        seen = self.keeper.listed_at
+        seen = self.supervisor.listed_at
         return {
             "kind": "slurm",
             "run": self.run_name,
             "jobs": dict(Counter(job.state.lower() for job in jobs)),
             "nodes": dict(Counter(job.nodes for job in jobs if job.state == "RUNNING")),
             "waiting": dict(Counter(job.reason for job in jobs if job.state == "PENDING")),
-            "replaced": self.keeper.replaced,
-            "problems": [list(problem) for problem in list(self.keeper.problems)],
+            "replaced": self.supervisor.replaced,
+            "problems": [list(problem) for problem in list(self.supervisor.problems)],
             "gpu_hours": round(sum(self.usage().values()), 3),
             "queue_age_s": None if seen is None else round(time.monotonic() - seen, 1),
         }
 
     def usage(self) -> dict[str, float]:
-        """GPU-hours of each job so far, in order of submission, as squeue last saw it running; CPU jobs count 0."""
+        """GPU-hours of each job in order of submission, as squeue last reported its run time; CPU jobs count 0."""
         gpus = self.config.slurm.gpus
-        return {job.job: job.seconds * gpus / 3600 for job in list(self.keeper.usage.values())}
+        return {job.job: job.seconds * gpus / 3600 for job in list(self.supervisor.usage.values())}
 
     def close(self, timeout: float | None = None) -> Any:
-        """Cancel all jobs, stop the scheduler, delete the keys; whatever fails on the way, the rest is done."""
+        """Cancel all jobs, stop the scheduler and delete the keys, even when one of the steps fails."""
         if self.status == Status.closed:
             return None
         for task in self._tasks:
             task.cancel()
-        self.leaving = True
+        self.closing = True
         _cancel_all(self.run_name, attempts=1)
         try:
             return super().close(60 if timeout is None else timeout)
         except TimeoutError:
-            return None  # the jobs go by their name, below
+            return None  # the jobs are cancelled by name below
         finally:
             try:
-                _cancel_all(self.run_name)  # again: one may have been submitted meanwhile
+                _cancel_all(self.run_name)  # again: a job may have been submitted in between
             finally:
                 self._undo.close()
 
 
 def job_of(state: Any) -> str:
-    """Name of the job that a worker (its scheduler's WorkerState) belongs to, where a job has several."""
+    """Name of the job of a worker, given its WorkerState, where a job has several workers."""
     return str(state.name).rpartition("-")[0]
 
 
 def _cancel_all(job_name: str, attempts: int = 3) -> None:
-    """Cancel what is left of a run; without an answer from SLURM its jobs end by themselves, lacking a scheduler."""
+    """Cancel all jobs of a run. If SLURM does not answer, they end by themselves, without a scheduler."""
     for attempt in range(attempts):
         try:
             commands.run(["scancel", *commands.jobs_named(job_name)], timeout=20)

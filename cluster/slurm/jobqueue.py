@@ -1,7 +1,7 @@
-"""dask-jobqueue, imported without its side effect.
+"""Import dask-jobqueue without its side effect.
 
-Its module `runner` makes Ctrl-C leave the process at once, for every program that imports the package (0.9.0). That
-would undo a driver's own handling, and an import outside the main thread would fail, since handlers can't be set there.
+Importing its module `runner` (0.9.0) sets a signal handler that makes Ctrl-C end the process at once. That would undo
+the driver's own handling, and outside the main thread, where Python allows no handlers, the import would fail.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from unittest import mock
 
-import distributed  # noqa: F401  # whatever it does when imported is done before
+import distributed  # noqa: F401  # imported first, with its own handlers
 
 with mock.patch.object(signal, "signal"):
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob

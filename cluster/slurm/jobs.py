@@ -1,4 +1,4 @@
-"""The jobs of a run: what dask-jobqueue gets for a profile, and the batch script that comes of it."""
+"""The jobs of a run: options of dask-jobqueue for a profile, and the batch script that results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from cluster.slurm.jobqueue import SLURMJob
 from cluster.slurm.keys import worker_security
 from cluster.slurm.shared_folder import log_path, shared_folder
 
-SECTION = "xycd"  # of dask's configuration: a user's own jobqueue.yaml has no say, its values are unchecked
-AT_ONCE = 4  # sbatch processes at a time: slurmctld is shared
+SECTION = "xycd"  # of dask's configuration; a user's own jobqueue.yaml is ignored, since its values are unchecked
+AT_ONCE = 4  # sbatch processes at a time, since slurmctld is shared
 
 
-class Job(SLURMJob):
-    """One job. A refusal of sbatch is kept for the keeper instead of being logged and lost."""
+class WorkerJob(SLURMJob):
+    """One job of workers. It keeps a refusal of sbatch for the supervisor, where dask-jobqueue would only log it."""
 
     submit_command = "sbatch --parsable"
     job_id_regexp = r"(?m)^(?P<job_id>\d+)(;|$)"
@@ -41,26 +41,26 @@ class Job(SLURMJob):
     async def start(self) -> None:
         """Submit; afterwards either `job_id` or `rejection` is set."""
         self.rejection = None
-        async with Job._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
+        async with WorkerJob._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)):
             try:
                 await super().start()
             except (RuntimeError, ValueError, OSError) as error:
                 self.rejection = str(error)
-                self.status = Status.running  # so that the cluster goes on; the keeper submits another
+                self.status = Status.running  # so that the cluster goes on; the supervisor submits another
 
     async def close(self) -> None:
-        """Cancel the job, unless its cluster is leaving and cancels all at once."""
+        """Cancel the job, unless its cluster is closing and cancels all jobs at once."""
         cluster = getattr(self, "_cluster", lambda: None)()
-        if cluster is None or not cluster.leaving:
+        if cluster is None or not cluster.closing:
             await super().close()
         self.status = Status.closed
 
 
 def lifetime(config: SlurmConfig) -> tuple[int, int]:
-    """Seconds after which workers leave, and the half-width of the random spread around it.
+    """Seconds after which workers leave, and half the width of the random spread around it.
 
-    A worker leaves at the latest `drain` seconds (at most a fifth of the walltime) before SLURM would kill it; the
-    spread, up to 10 minutes or a tenth of the walltime, keeps all workers from leaving together.
+    A worker leaves at least `drain` seconds (at most a fifth of the walltime) before SLURM would kill it. The spread,
+    10 minutes or a tenth of the walltime, prevents that all workers leave together.
     """
     walltime = walltime_seconds(config.walltime)
     drain = min(config.drain, walltime // 5)
@@ -69,18 +69,18 @@ def lifetime(config: SlurmConfig) -> tuple[int, int]:
 
 
 def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Security | None) -> dict[str, Any]:
-    """What dask-jobqueue's job gets, for the profile `config.slurm`.
+    """Options of dask-jobqueue's job for the profile `config.slurm`.
 
     Parameters
     ----------
     config : ClusterConfig
-        The whole of it.
+        The configuration.
     folder : Path
-        The run's folder, on shared disk.
+        The shared folder of the run.
     job_name : str
-        The same for all jobs of a run, and no other's.
+        Name of all jobs of the run, and of no other job.
     security : Security, optional
-        With paths of key files.
+        Its values are paths of key files.
     """
     slurm = config.slurm
     leave, spread = lifetime(slurm)
@@ -89,8 +89,7 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
         if getattr(slurm, option) is not None:
             directives.append(f"--{option}={getattr(slurm, option)}")
     environment = settings.environment(slurm.cpus) | settings.as_environment(settings.WORKER)
-    several = slurm.workers_per_job > 1
-    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]  # the port is opened all the same
+    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]  # the port opens even with --no-dashboard
     arguments += ["--lifetime", f"{leave}s", "--lifetime-stagger", f"{spread}s"]
     if config.staging.folder is not None:
         environment[VARIABLE] = config.staging.folder
@@ -98,8 +97,10 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
     if slurm.worker_ports:
         arguments += ["--worker-port", slurm.worker_ports, "--nanny-port", slurm.worker_ports]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    if several:
-        arguments.append("--nanny")  # dask-jobqueue says so for dask's own command only
+    command = "distributed.cli.dask_worker"
+    if slurm.workers_per_job > 1:
+        command = f"cluster.slurm.launcher {slurm.workers_per_job}"
+        arguments.append("--nanny")  # dask-jobqueue adds it to dask's own command only
     return {
         "config_name": SECTION,
         "job_name": job_name,
@@ -113,9 +114,7 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
         "memory": f"{memory_bytes(slurm.memory) // slurm.workers_per_job}B",
         "job_extra_directives": directives + list(slurm.directives),
         "job_script_prologue": ["umask 077", *slurm.prologue, *exports],
-        "worker_command": f"cluster.slurm.launcher {slurm.workers_per_job}"
-        if several
-        else "distributed.cli.dask_worker",
+        "worker_command": command,
         "worker_extra_args": arguments,
         "python": slurm.python or shlex.quote(sys.executable),
         "interface": slurm.interface,
@@ -127,18 +126,17 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
 
 
 def job_script(config: ClusterConfig, folder: Path | None = None) -> str:
-    """The batch script that each job of a run with this profile gets, but for names that the run makes up."""
+    """The batch script of each job of a run with this profile, with placeholders for names that a run generates."""
     folder = shared_folder(config, folder)
     job_name = "xycd-00000000"
     keys = worker_security(folder, job_name) if config.slurm.tls else None
-    protocol = "tls" if config.slurm.tls else "tcp"
+    options = job_options(config, folder, job_name, keys)
     with dask.config.set(defaults()):
-        job = Job(f"{protocol}://SCHEDULER:PORT", name=f"{job_name}-0", **job_options(config, folder, job_name, keys))
-        return job.job_script()
+        return WorkerJob(f"{options['protocol']}SCHEDULER:PORT", name=f"{job_name}-0", **options).job_script()
 
 
 def defaults() -> dict[str, Any]:
-    """dask-jobqueue's own defaults, under our section."""
+    """dask-jobqueue's own defaults, under the section `SECTION`."""
     none = [
         "account", "cores", "death-timeout", "env-extra", "extra", "header-skip", "interface", "job-cpu", "job-extra",
         "job-mem", "local-directory", "log-directory", "memory", "processes", "project", "python", "queue",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import psutil
@@ -176,6 +178,29 @@ def test_targets(text: str, parsed: tuple[int, int | None]) -> None:
 def test_targets_refused(text: str) -> None:
     with pytest.raises(ClusterError, match="MIN:MAX"):
         parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("connected", "requested", "maximum", "expected"),
+    [
+        (1, 4, None, 8),  # jobs that still wait count, two workers each
+        (6, 2, None, 6),  # workers that stay while their job leaves count, too
+        (0, 0, 20, 20),
+        (0, 0, 19, 20),  # whole jobs
+        (8, 4, 2, 8),
+        (2, 1, math.inf, 4),
+        (0, 0, math.inf, 2),
+    ],
+)
+def test_capacity(connected: int, requested: int, maximum: float | None, expected: int) -> None:
+    adaptive = None if maximum is None else SimpleNamespace(state="running", minimum=0, maximum=maximum)
+    workers = SimpleNamespace(
+        workers_per_job=2,
+        scheduler_info={"workers": range(connected)},
+        worker_spec=range(requested),
+        _adaptive=adaptive,
+    )
+    assert cluster.capacity(workers) == expected
 
 
 def test_importing_cluster_is_light() -> None:

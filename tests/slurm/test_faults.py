@@ -79,7 +79,7 @@ def test_a_frozen_worker(slurm: Slurm, config: Make, tmp_path: Path) -> None:
     """It says nothing any more, its job runs on: dropped, cancelled, replaced."""
     base = tmp_path / "work"
     with cluster.start(config(2, worker_ttl=5, startup=60), folder=tmp_path / "run") as workers:
-        workers.keeper.grace = 5.0  # type: ignore[attr-defined]
+        workers.supervisor.grace = 5.0  # type: ignore[attr-defined]
         until(lambda: connected(workers) == 2)
         jobs = set(workers.jobs)  # type: ignore[attr-defined]
         drive(workers, base, 12, 0.1, tasks.freezing)
@@ -97,13 +97,13 @@ def test_walltime_shorter_than_the_work(slurm: Slurm, config: Make, tmp_path: Pa
     with cluster.start(config(2, walltime="0:30"), folder=tmp_path / "run") as workers:
         drive(workers, base, 140, 0.5)
         check(base, 140, again=8)
-        assert workers.keeper.replaced >= 2  # type: ignore[attr-defined]
-        seen, living = set(workers.keeper.usage), set(workers.jobs)  # type: ignore[attr-defined]
+        assert workers.supervisor.replaced >= 2  # type: ignore[attr-defined]
+        seen, living = set(workers.supervisor.usage), set(workers.jobs)  # type: ignore[attr-defined]
         ended = {job: state_of(job) for job in seen - living}
         assert len(ended) >= 2
         # A worker that is slow to let go of its last partition is cancelled.
         assert set(ended.values()) <= {"COMPLETED", "COMPLETING", "CANCELLED"}, ended
-        assert not [text for _, text in workers.keeper.problems if "ended before" in text]  # type: ignore[attr-defined]
+        assert not [text for _, text in workers.supervisor.problems if "ended before" in text]  # type: ignore[attr-defined]
 
 
 def test_out_of_memory(slurm: Slurm, config: Make, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_slurmctld_crashes(slurm: Slurm, config: Make, tmp_path: Path) -> None:
         jobs = set(workers.jobs)  # type: ignore[attr-defined]
         slurm.kill_controller()
         try:
-            until(lambda: any("squeue fails" in text for _, text in workers.keeper.problems), 90)  # type: ignore[attr-defined]
+            until(lambda: any("squeue fails" in text for _, text in workers.supervisor.problems), 90)  # type: ignore[attr-defined]
             drive(workers, base, 20, 0.2)
             check(base, 20, again=0)
         finally:

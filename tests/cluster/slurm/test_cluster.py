@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from cluster.errors import ClusterError, SubmissionRejected
 from cluster.scaling import tunnel
 from cluster.slurm import cluster as slurm
 from cluster.slurm import commands, jobs, network
-from cluster.slurm.keeper import Keeper, Usage
+from cluster.slurm.supervisor import JobUsage, Supervisor
 
 CONFIG = ClusterConfig(
     kind="slurm",
@@ -123,7 +124,20 @@ class Worker(SimpleNamespace):
 def test_scaling_down_removes_idle_jobs_first(per_job: int, connected: dict[str, int], order: list[str]) -> None:
     states = [Worker(name, tasks) for name, tasks in connected.items()]
     workers = SimpleNamespace(worker_spec=dict.fromkeys("abcde"), workers_per_job=per_job, _states=lambda: states)
+    workers._job_name = partial(slurm.SlurmWorkers._job_name, workers)
     assert slurm.SlurmWorkers._expendable(workers) == order  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("per_job", "count"), [(1, {"n": 2}), (1, {"jobs": 2}), (2, {"n": 3}), (2, {"jobs": 2})])
+def test_scale_counts_workers_or_jobs(fake_slurm: Path, per_job: int, count: dict[str, int]) -> None:
+    profile = SlurmConfig(interface="lo", poll=60, gres=f"gpu:{per_job}", workers_per_job=per_job)
+    fake(fake_slurm, "sbatch", "echo $$")
+    with slurm.SlurmWorkers(ClusterConfig(kind="slurm", slurm=profile), fake_slurm / "run") as workers:
+        workers.scale(jobs=4)
+        before = list(workers.worker_spec)
+        assert len(before) == 4
+        workers.scale(**count)
+        assert list(workers.worker_spec) == before[:2], "the latest go first"
 
 
 def test_free_port() -> None:
@@ -219,7 +233,7 @@ def fake(folder: Path, name: str, body: str) -> None:
 
 @pytest.fixture
 def quiet() -> ClusterConfig:
-    """A profile whose keeper hardly looks."""
+    """A profile whose supervisor hardly looks."""
     return ClusterConfig(kind="slurm", slurm=SlurmConfig(interface="lo", poll=60))
 
 
@@ -233,7 +247,7 @@ def test_the_heart_beats_while_squeue_hangs(
         note = workers.keys.path / "owner.json"
         os.utime(note, (0, 0))
         until(lambda: note.stat().st_mtime > 0)
-        assert workers.keeper.listed_at is None, "squeue has answered: the test shows nothing"
+        assert workers.supervisor.listed_at is None, "squeue has answered: the test shows nothing"
 
 
 def test_jobs_are_known_while_sbatch_still_works_on_others(fake_slurm: Path, quiet: ClusterConfig) -> None:
@@ -242,38 +256,38 @@ def test_jobs_are_known_while_sbatch_still_works_on_others(fake_slurm: Path, qui
     with slurm.SlurmWorkers(quiet, fake_slurm / "run") as workers:
         workers.scale(jobs=2)
         until(lambda: "7" in workers.submitted())
-        assert workers.asked() == {}
-        until(lambda: set(workers.asked().values()) == {"7", "8"})
+        assert workers.requested() == {}
+        until(lambda: set(workers.requested().values()) == {"7", "8"})
         workers.scale(jobs=0)
         until(lambda: not workers.submitted())
 
 
 def test_summary_of_lists_that_change_meanwhile() -> None:
-    """The keeper writes them in another thread."""
-    keeper = Keeper(None)  # type: ignore[arg-type]  # it isn't asked to look
+    """The supervisor writes them in another thread."""
+    supervisor = Supervisor(None)  # type: ignore[arg-type]  # it isn't asked to look
 
     class Growing(tuple[float, str]):
         def __iter__(self) -> Iterator[Any]:
-            keeper.report(f"problem {len(keeper.problems)}")
+            supervisor.report(f"problem {len(supervisor.problems)}")
             return super().__iter__()
 
-    keeper.problems.append(Growing((0.0, "a")))
-    keeper.problems.append(Growing((0.0, "b")))
+    supervisor.problems.append(Growing((0.0, "a")))
+    supervisor.problems.append(Growing((0.0, "b")))
 
-    class Used(Usage):
+    class Used(JobUsage):
         @property
         def seconds(self) -> int:
-            keeper.usage[f"{len(keeper.usage)}"] = Usage("9", "n1", 0)
+            supervisor.usage[f"{len(supervisor.usage)}"] = JobUsage("9", "n1", 0)
             return 3600
 
         @seconds.setter
         def seconds(self, value: int) -> None:
             pass
 
-    keeper.usage = {"1": Used("1", "n1", 0), "2": Used("2", "n1", 0)}
-    workers = SimpleNamespace(keeper=keeper, config=CONFIG)
+    supervisor.usage = {"1": Used("1", "n1", 0), "2": Used("2", "n1", 0)}
+    workers = SimpleNamespace(supervisor=supervisor, config=CONFIG)
     assert slurm.SlurmWorkers.usage(workers) == {"1": 1.0, "2": 1.0}  # type: ignore[arg-type]
-    shown = SimpleNamespace(keeper=keeper, jobs={}, run_name="r", usage=dict)
+    shown = SimpleNamespace(supervisor=supervisor, jobs={}, run_name="r", usage=dict)
     assert slurm.SlurmWorkers.summary(shown)["problems"] == [[0.0, "a"], [0.0, "b"]]  # type: ignore[arg-type]
 
 
