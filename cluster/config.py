@@ -200,25 +200,6 @@ class LocalConfig(_Frozen):
     )
 
 
-class StagingConfig(_Frozen):
-    """Copies of videos on the disk of the node that decodes them. They change no result.
-
-    A video is copied once a node, whole, whichever of its processes needs it first; images stay where they are.
-    """
-
-    folder: Line | None = Field(
-        None, description="node-local folder, such as $TMPDIR; None: videos are read where they lie"
-    )
-    limit: Memory = Field("100G", description="of all copies on a node; those not used for longest go first")
-    keep_free: Memory = Field("5G", description="room that copies leave on the disk")
-
-    @model_validator(mode="after")
-    def _path(self) -> StagingConfig:
-        if self.folder is not None:
-            node_path(self.folder, "staging.folder")
-        return self
-
-
 class DriverConfig(_Frozen):
     """The small batch job that holds the driver under `--detach`."""
 
@@ -305,10 +286,6 @@ class ClusterConfig(_Frozen):
     memory: Memory | None = Field(None, description="of a local worker, restarted above it; None: no limit")
     dashboard: bool | Dashboard = Field(True, description="true: a free port of 127.0.0.1")
     worker_ttl: PositiveInt = Field(60, description="seconds without a heartbeat after which a worker is given up")
-    wait_for_space: int = Field(
-        43_200, ge=0, description="seconds that a run waits while disk, quota or inodes are used up; 0: it ends at once"
-    )
-    staging: StagingConfig = StagingConfig()
     local: LocalConfig = LocalConfig()
     slurm: SlurmConfig = SlurmConfig()
 

@@ -7,8 +7,6 @@ login node, a notebook and a driver inside a batch job have in common. Layout, a
     status.json           heartbeat and the driver's own words, replaced every second
     commands/<id>.json    one command each, deleted when taken
     answers/<id>.json     the answer, deleted by who asked
-    spare.command         room for one command, and for its answer, while the disk takes no new file
-    spare.answer
 """
 
 from __future__ import annotations
@@ -29,11 +27,6 @@ from cluster.errors import ClusterError, NoRun
 from cluster.owner import Owner
 from cluster.slurm.commands import CommandFailed, run
 
-ROOM, SPARE_ROOM = (
-    16_384,
-    1024,
-)  # bytes of the status and of the spare files, which are overwritten while a disk is full
-SPARE_COMMAND, SPARE_ANSWER = "spare.command", "spare.answer"
 WORTH = 3600.0  # seconds after which a command that nobody took is void
 
 
@@ -134,8 +127,6 @@ class Controller:
                     left.unlink(missing_ok=True)
             for half_written in self.folder.glob(".status.json.*"):
                 half_written.unlink(missing_ok=True)
-            for name in (SPARE_COMMAND, SPARE_ANSWER):
-                files.write_private(self.folder / name, "", room=SPARE_ROOM)
             self._write("running")
         except BaseException:
             self._release()
@@ -152,7 +143,6 @@ class Controller:
             self._answer(name, "The run has ended.", ok=False)
         with suppress(OSError):
             self._write("ended")
-        (self.folder / SPARE_COMMAND).unlink(missing_ok=True)  # the answer may still be read
         self._release()
 
     def publish(self, status: dict[str, Any]) -> None:
@@ -183,7 +173,7 @@ class Controller:
                 self._write("running")
                 self._take()
                 self.trouble = ""
-            except OSError as error:  # a full disk must not end a run that can wait
+            except OSError as error:  # the run's own write says what is wrong
                 self.trouble = str(error)
 
     def _write(self, state: str) -> None:
@@ -196,7 +186,7 @@ class Controller:
             "owner": self.owner.model_dump(),
             "status": status,
         }
-        files.write_private(self.folder / "status.json", json.dumps(record), room=ROOM)
+        files.write_private(self.folder / "status.json", json.dumps(record))
 
     def _take(self) -> None:
         files.look_afresh(self.folder / "commands")
@@ -204,10 +194,6 @@ class Controller:
         for path in sorted((self.folder / "commands").glob("*.json")):
             texts.append(files.read_private(path))
             path.unlink(missing_ok=True)
-        spare = (files.read_private(self.folder / SPARE_COMMAND) or "").strip()
-        if spare:
-            texts.append(spare)
-            files.overwrite(self.folder / SPARE_COMMAND, "")
         for text in texts:
             try:
                 command = Command.model_validate_json(text or "")
@@ -225,13 +211,7 @@ class Controller:
             self._open.discard(name)
         answer = {"id": name, "ok": ok, "message": message}
         with suppress(OSError):  # who asked sees no answer, and says so
-            try:
-                files.write_private(self.folder / "answers" / f"{name}.json", json.dumps(answer))
-            except OSError as error:
-                if error.errno not in files.FULL:
-                    raise
-                answer["message"] = message[: SPARE_ROOM // 8]  # at most 6 bytes a character in JSON
-                files.overwrite(self.folder / SPARE_ANSWER, json.dumps(answer))
+            files.write_private(self.folder / "answers" / f"{name}.json", json.dumps(answer))
 
     def _claim(self) -> None:
         path = self.folder / "owner.json"
@@ -349,14 +329,10 @@ def send(folder: Path, kind: Literal["scale", "stop"], argument: str = "", *, ti
 
 
 def _post(path: Path, command: Command, run: RunStatus) -> None:
-    """Leave a command for the driver, in the spare file where the disk takes no new one."""
+    """Leave a command for the driver."""
     try:
         files.write_private(path, command.model_dump_json())
     except OSError as error:
-        spare = path.parents[1] / SPARE_COMMAND
-        with suppress(OSError):
-            if error.errno in files.FULL and files.overwrite(spare, command.model_dump_json()):
-                return
         by_hand = f"`kill -INT {run.owner.pid}` on {run.owner.host}"
         raise ClusterError(
             "A command is a small file in the run's folder.",
@@ -367,27 +343,22 @@ def _post(path: Path, command: Command, run: RunStatus) -> None:
 
 def _read_answer(path: Path, name: str) -> dict[str, Any] | None:
     """The answer to the command `name`, if it is there."""
-    for place in (path, path.parents[1] / SPARE_ANSWER):
-        with suppress(ValueError):  # nothing yet, or half of it
-            said = json.loads(files.read_private(place) or "")
-            if said.get("id") == name:
-                return dict(said)
+    with suppress(ValueError):  # nothing yet
+        said = json.loads(files.read_private(path) or "")
+        if said.get("id") == name:
+            return dict(said)
     return None
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What stands in status.json; read again where it was just being overwritten.
+    """Content of status.json.
 
     Raises
     ------
     ValueError, TypeError
         When there is nothing readable.
     """
-    for _ in range(5):
-        with suppress(ValueError):
-            return dict(json.loads(files.read_private(folder / "status.json") or "null"))
-        time.sleep(0.05)
-    raise ValueError(f"{folder / 'status.json'} isn't JSON")
+    return dict(json.loads(files.read_private(folder / "status.json") or "null"))
 
 
 def _heartbeat(folder: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 LIMIT = 4 * 1024 * 1024  # bytes; what we write is far smaller
 
 
@@ -40,48 +38,15 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_private(path: Path, text: str, *, room: int = 0) -> None:
-    """Write `text` under a temporary name with mode 0600 and rename it: readers see all of it or the old file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    text : str
-        Its content.
-    room : int
-        Bytes that the file has at least, spaces behind the text. A later write that fails because disk, quota or inodes
-        are used up goes into that room, in place; readers of such files may see a mixture of two texts, and look again.
-    """
+def write_private(path: Path, text: str) -> None:
+    """Write `text` under a temporary name with mode 0600 and rename it: readers see all of it or the old file."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        create_private(temporary, text.encode().ljust(room).decode())
+        create_private(temporary, text)
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if not room or error.errno not in FULL or not overwrite(path, text):
-            raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def overwrite(path: Path, text: str) -> bool:
-    """Put `text` in place of a file's content, in the room that the file has; whether it fits.
-
-    Most file systems need no more space for that; those that never write in place (ZFS, btrfs) may.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-    try:
-        size = os.fstat(descriptor).st_size
-        content = text.encode()
-        if len(content) > size:
-            return False
-        os.pwrite(descriptor, content.ljust(size), 0)
-        os.fsync(descriptor)
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def create_private(path: Path, text: str) -> None:

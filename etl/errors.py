@@ -43,7 +43,7 @@ class WorkspaceError(XycdError):
 
 
 class SpaceError(WorkspaceError):
-    """Disk, quota or inodes are used up. Somebody may free some while a run waits."""
+    """No disk space, quota or inodes are left. It stops the run; the same command goes on once some are free."""
 
 
 class MergeError(XycdError):

@@ -11,7 +11,7 @@ from etl.execution.driver import Driver, Heeding
 from etl.execution.job import Job
 from etl.execution.steps import Summary
 from etl.stages.progress import Reporter, Silent
-from etl.store.workspace import Workspace
+from etl.store.workspace import Workspace, full_disk_errors
 
 STAGES = ("annotate", "estimate", "merge")
 
@@ -53,7 +53,7 @@ def run(
     """
     report = report or Silent()
     datasets = steps.check(config, stages)
-    with Workspace(config.workspace).writing():
+    with full_disk_errors(config.workspace), Workspace(config.workspace).writing():
         config = steps.choose_runtimes(config, stages, report)
         with Driver(config, report, cluster) as driver:
             jobs, alone = [Job(name, config) for name in datasets], len(datasets) == 1
@@ -80,7 +80,7 @@ def run_job(
     summary, heeding = Summary(job.dataset), Heeding(report, driver, job.dataset)
     with steps.costing_itself(summary, report, alone=alone):
         driver.leave_if_asked()
-        annotations = steps.annotate(job, stages, driver, summary, heeding)  # raw dataset → annotations
+        annotations = steps.annotate(job, stages, summary, heeding)  # raw dataset → annotations
         partitions = steps.cut(job, stages, annotations)  # annotations → partitions of frames
         if "estimate" in stages:
             steps.estimate(job, partitions, driver, summary, report, verify=verify)  # images or video → features
@@ -89,5 +89,5 @@ def run_job(
             driver.leave_if_asked()
             if last:
                 driver.dismiss()
-            steps.merge(job, partitions, driver, summary, heeding, verify=verify)  # both → training files
+            steps.merge(job, partitions, summary, heeding, verify=verify)  # both → training files
     return summary

@@ -15,7 +15,6 @@ from distributed.core import Status
 
 from cluster import settings
 from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, walltime_seconds
-from cluster.copies import VARIABLE
 from cluster.slurm import commands
 from cluster.slurm.jobqueue import SLURMJob
 from cluster.slurm.keys import worker_security
@@ -91,9 +90,6 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
     environment = settings.environment(slurm.cpus) | settings.as_environment(settings.WORKER)
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]  # the port opens even with --no-dashboard
     arguments += ["--lifetime", f"{leave}s", "--lifetime-stagger", f"{spread}s"]
-    if config.staging.folder is not None:
-        environment[VARIABLE] = config.staging.folder
-        arguments += ["--preload-nanny", "cluster.copies"]
     if slurm.worker_ports:
         arguments += ["--worker-port", slurm.worker_ports, "--nanny-port", slurm.worker_ports]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]

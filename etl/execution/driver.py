@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import cluster
 from cluster.control import Controller
@@ -20,8 +20,6 @@ from etl.stages.progress import Reporter
 if TYPE_CHECKING:
     from cluster.slurm.commands import QueuedJob
     from etl.execution.scheduling import Outcome
-
-T = TypeVar("T")
 
 RUN_FOLDER = "run"
 DECODE_BOUND = 0.2  # share of their time in which the models of such a run wait for frames
@@ -63,7 +61,6 @@ class Driver:
         )
         self._told = False  # by another terminal, to stop
         self._facts: dict[str, Any] = {}
-        self._shown: dict[str, Any] = {}
         if config.cluster.kind == "slurm":
             self._facts["folder"] = str(shared_folder(config.cluster, self._folder))
 
@@ -136,35 +133,10 @@ class Driver:
 
     def publish(self, **facts: Any) -> None:
         """Set what `xycd status` shows."""
-        self._shown = facts
         self._controller.publish(self._facts | facts)
 
-    def patiently(self, write: Callable[[], T]) -> T:
-        """What `write` gives, which may be called again; while there is no space, wait, and go on listening.
-
-        Raises
-        ------
-        etl.errors.SpaceError
-            When there still is none after `cluster.wait_for_space`, or a stop was asked for.
-        """
-        from etl.store.space import once_there_is_space
-
-        def say(kind: str, reason: str = "", **_: Any) -> None:
-            self.report.note(f"waiting for space: {reason}" if kind == "waiting" else "there is space again")
-            self.publish(**self._shown | {"space": f"waiting for space: {reason}" if kind == "waiting" else None})
-
-        def sleep(seconds: float) -> bool:
-            end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0:
-                if self.heed():
-                    return True
-                time.sleep(min(1.0, left))
-            return False
-
-        return once_there_is_space(write, self.config.cluster.wait_for_space, say=say, sleep=sleep)
-
     def hold(self, reason: str) -> None:
-        """Submit no jobs in place of those that end, as long as there is a reason: a full disk fails them all."""
+        """Submit no jobs in place of those that end, as long as there is a reason."""
         if hasattr(self.cluster, "hold"):
             self.cluster.hold(reason)
 
@@ -300,8 +272,7 @@ class Watch:
     def __call__(self, outcome: Outcome, running: int) -> bool:
         """See `etl.execution.scheduling.run_partitions`."""
         now = time.monotonic()
-        waits = "the run waits for space" if outcome.waiting.text() else ""
-        self.driver.hold("the run is stopping" if self.driver.stopping else waits)
+        self.driver.hold("the run is stopping" if self.driver.stopping else "")
         if now - self._last >= 1:  # a full queue of finished partitions mustn't publish each of them
             self._last = now
             self.driver.publish(**self.facts(outcome, running))
@@ -318,8 +289,6 @@ class Watch:
             "partitions_under_way": running,
             "waiting": round(outcome.pace.waiting, 3) if outcome.pace.model_s else None,
             "stopping": self.driver.stopping,
-            "space": outcome.waiting.text() or None,
-            "unstaged": [len(outcome.unstaged), *list(outcome.unstaged.values())[-1:]] if outcome.unstaged else None,
             "workers": workers,
         }
 
@@ -338,8 +307,6 @@ def status_text(found: Any) -> str:
     facts: dict[str, Any] = found.status
     age = f"{duration(time.time() - found.started)} since it began"
     lines = [f"run          {found.state}, {age}, {found.owner}"]
-    if facts.get("space"):
-        lines.append(f"space        {facts['space']}")
     if "rows_total" in facts:
         share, unit = facts["rows_done"] / max(1, facts["rows_total"]), facts.get("unit", "frames")
         lines.append(f"stage        {facts['stage']} {facts['dataset']}{', stopping' if facts.get('stopping') else ''}")
@@ -352,9 +319,6 @@ def status_text(found: Any) -> str:
             lines.append(f"pace         {bound}: the models wait for frames {facts['waiting']:.0%} of the time")
         partitions = f", {facts['failed_partitions']:,} partitions" if "failed_partitions" in facts else ""
         lines.append(f"failures     {facts['failed_rows']:,} {unit}{partitions}")
-        if facts.get("unstaged"):
-            count, reason = facts["unstaged"]
-            lines.append(f"staging      {count:,} videos read where they lie: {reason}")
         workers = {k: v for k, v in facts["workers"].items() if v not in (None, [], {})}
         lines += [f"{name:<13}{_words(value)}" for name, value in workers.items()]
     return "\n".join(lines)

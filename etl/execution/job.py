@@ -97,8 +97,6 @@ class Job:
             annotations=self.annotations.resolve(),
             features=self.store.folder.resolve(),
             description=json.dumps(self.stage, sort_keys=True),
-            staging=self.config.cluster.staging,
-            patience=self.config.cluster.wait_for_space,
         )
 
     def training_file(self, split: str) -> Path:

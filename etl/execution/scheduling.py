@@ -14,16 +14,12 @@ from dataclasses import dataclass, field
 
 from distributed import Client, Future, KilledWorker, get_worker, wait
 
-from etl.errors import DeviceError, SpaceError, WorkspaceError, XycdError
+from etl.errors import DeviceError, WorkspaceError, XycdError
 from etl.stages.estimate import Estimator, estimate_partition
 from etl.stages.pace import Pace
 from etl.stages.progress import Reporter
-from etl.store import space
-from etl.store.events import Inbox
 from etl.store.partition import Partition, Receipt
-from etl.store.workspace import FeatureStore
-
-DRIVER, LEDGER = "driver", "driver's receipts"  # among those that wait
+from etl.store.workspace import FeatureStore, full_disk_errors
 
 
 @dataclass
@@ -40,18 +36,12 @@ class Outcome:
         Whether somebody asked the run to stop before the end.
     pace : Pace
         Seconds in which the models waited for frames and in which they worked, all partitions together.
-    waiting : Waiting
-        Workers, and the driver, that have something to write and no space for it.
-    unstaged : dict of str to str
-        Why videos were read where they lie although they were to be copied to the node, by video.
     """
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
     pace: Pace = field(default_factory=Pace)
-    waiting: space.Waiting = field(default_factory=space.Waiting)
-    unstaged: dict[str, str] = field(default_factory=dict)
 
 
 def run_partitions(
@@ -90,11 +80,9 @@ def run_partitions(
     Raises
     ------
     WorkspaceError
-        When a worker can't write: the others wouldn't either. Where space is lacking, after the estimator's
-        `patience`; the driver waits as long to note a receipt.
+        When a worker or the driver can't write, to a full disk for example: the others couldn't either.
     """
     outcome = Outcome()
-    ledger, inbox = space.Ledger(estimator.patience), Inbox()
     run = uuid.uuid4().hex[:8]
     asked, expected = -math.inf, 1
     waiting = collections.deque(todo)
@@ -102,10 +90,7 @@ def run_partitions(
     last = _LastRound(client)
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: client.cancel(list(running)))
-        stack.callback(lambda: _end_waiting(client, outcome))
-        stack.enter_context(inbox.open(client))
-        # Once it is asked to stop, the driver doesn't wait either: files without receipts are adopted by the next run.
-        while running or ((waiting or len(ledger)) and not outcome.stopped):
+        while running or (waiting and not outcome.stopped):
             if time.monotonic() - asked > 1:  # a question to the scheduler; not one a partition
                 asked, expected = time.monotonic(), max(1, capacity() if capacity else len(client.nthreads()))
             # Twice the workers keeps every worker fed, and adaptive scaling sees work for those to come; more would
@@ -122,14 +107,11 @@ def run_partitions(
                 if future.status in ("cancelled", "lost"):  # its worker left with it: it runs again
                     waiting.append(partition)
                 else:
-                    _settle(future, partition, store, ledger, report, outcome)
-            ledger.settle()
-            _hear(inbox, ledger, store, report, outcome)
+                    _settle(future, partition, store, report, outcome)
             if tick is not None and tick(outcome, len(running)):  # also after a stop: the user may want it now
                 outcome.stopped = True
             if outcome.stopped:
                 last.withdraw(running)
-                _end_waiting(client, outcome)
     return outcome
 
 
@@ -138,7 +120,8 @@ def _attempt(
 ) -> Receipt | XycdError:
     """Run a task; what it says in words comes back as a value, since dask logs a traceback of all that is raised."""
     try:
-        return task(partition, estimator)
+        with full_disk_errors(estimator.features):
+            return task(partition, estimator)
     except DeviceError as error:
         _make_way(error)
         return error
@@ -153,76 +136,30 @@ def _make_way(error: DeviceError) -> None:
         os._exit(1)
 
 
-def _hear(inbox: Inbox, ledger: space.Ledger, store: FeatureStore, report: Reporter, outcome: Outcome) -> None:
-    """Take what workers told, and pass on what the user should know."""
-    before = outcome.waiting.text()
-    for notice in inbox.take():
-        if notice["kind"] == "unstaged":
-            if not outcome.unstaged:
-                report.note(f"not staged, read where it lies: {notice['path']}: {notice['reason']}")
-            outcome.unstaged[str(notice["path"])] = str(notice["reason"])
-        else:
-            outcome.waiting.note(notice)
-    if ledger.reason:
-        outcome.waiting.note({"kind": "waiting", "worker": LEDGER, "reason": ledger.reason, "again": 0})
-    else:
-        outcome.waiting.forget(LEDGER)
-    # Workers that waited may be gone, their walltime over: then it's the driver who looks whether there is space.
-    if outcome.waiting.drop_the_silent() and (reason := space.is_full(store.folder)):
-        outcome.waiting.note({"kind": "waiting", "worker": DRIVER, "reason": reason, "again": 0})
-    now = outcome.waiting.text()
-    if now or before:
-        report.advance(0, waiting=now)
-    if bool(now) != bool(before) and not outcome.stopped:
-        report.note(now or "there is space again")
-
-
-def _end_waiting(client: Client, outcome: Outcome) -> None:
-    """Have the workers that wait for space give up; their partitions stay to do."""
-    workers = set(outcome.waiting.reasons) - {DRIVER, LEDGER}
-    if workers:
-        there = workers & set(client.nthreads())  # dask would wait for those that aren't
-        client.run(space.leave, workers=list(there), on_error="ignore")
-        for worker in workers:
-            outcome.waiting.forget(worker)
-
-
 def _finished(futures: list[Future], seconds: float = 1.0) -> list[Future]:
     """Futures that are done, waiting up to `seconds` for the first."""
-    if not futures:  # only receipts are left to write, and the disk is full
-        time.sleep(seconds)
     with contextlib.suppress(TimeoutError):
         wait(futures, timeout=seconds, return_when="FIRST_COMPLETED")
     return [future for future in futures if future.done()]
 
 
-def _settle(
-    future: Future,
-    partition: Partition,
-    store: FeatureStore,
-    ledger: space.Ledger,
-    report: Reporter,
-    outcome: Outcome,
-) -> None:
+def _settle(future: Future, partition: Partition, store: FeatureStore, report: Reporter, outcome: Outcome) -> None:
     """Take a finished future's receipt, or note why it has none."""
     error = future.exception()
     result: Receipt | XycdError | None = future.result() if error is None else None
     if isinstance(result, Receipt):
-        receipt = result
-        ledger.add(lambda: store.add_receipt(receipt))
-        outcome.counts.update(receipt.counts)
-        outcome.pace.wait_s += receipt.wait_s
-        outcome.pace.model_s += receipt.model_s
-        report.advance(receipt.rows, receipt.rows - receipt.counts.get("ok", 0))
-    elif isinstance(result, SpaceError) and outcome.stopped:
-        pass  # it was told not to wait any more: left to do
+        store.add_receipt(result)
+        outcome.counts.update(result.counts)
+        outcome.pace.wait_s += result.wait_s
+        outcome.pace.model_s += result.model_s
+        report.advance(result.rows, result.rows - result.counts.get("ok", 0))
     elif isinstance(result, WorkspaceError):
         raise result
     else:
         reason = f"{type(error).__name__}: {error}" if result is None else str(result)
         if isinstance(error, KilledWorker):
             reason = f"its worker died again and again (out of memory?): {error}"
-        ledger.add(lambda: store.add_failure(partition, reason))
+        store.add_failure(partition, reason)
         outcome.failed[partition.id] = reason
         report.advance(partition.rows, partition.rows)
         report.note(f"failed: {partition.key} frames {partition.first}-{partition.last}: {reason}")

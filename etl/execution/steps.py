@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from cluster.errors import ClusterError
 from etl import __version__
 from etl.alignment import judge
 from etl.config import Config
-from etl.errors import ConfigError, SpaceError, WorkspaceError, XycdError
+from etl.errors import ConfigError, SpaceError, XycdError
 from etl.execution import runtimes
 from etl.execution import scheduling as schedule
 from etl.execution.driver import Driver, Stopped
@@ -56,8 +55,6 @@ class Summary:
         Whether they are those of an earlier run.
     stopped : bool
         Whether somebody asked the run to stop before the end.
-    unstaged : int
-        Videos that were to be copied to the nodes and were read where they lie.
     begun : float
         When this run began, by the monotonic clock.
     """
@@ -71,7 +68,6 @@ class Summary:
     outputs: list[Path] = field(default_factory=list)
     unchanged: bool = False
     stopped: bool = False
-    unstaged: int = 0
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -98,8 +94,6 @@ class Summary:
             lines.append(f"  … and {len(self.failed) - 5} more")
         wrote = "up to date:" if self.unchanged else "wrote"
         lines += [f"  {wrote} {path} ({size(_bytes(path))})" for path in self.outputs]
-        if self.unstaged:
-            lines.append(f"  not staged: {self.unstaged:,} videos were read where they lie")
         if self.stopped:
             lines.append("  stopped before the end; the same command goes on from here")
         lines.append(f"  {duration(time.monotonic() - self.begun)}")
@@ -121,7 +115,9 @@ def check(config: Config, stages: Sequence[str]) -> list[str]:
         )
     for name, settings in datasets.items():
         if not settings.root.is_dir():
-            raise ConfigError("The dataset's root must be a folder.", f"no folder {settings.root} ({name})", "Check --root.")
+            raise ConfigError(
+                "The dataset's root must be a folder.", f"no folder {settings.root} ({name})", "Check --root."
+            )
     if "estimate" in stages or "merge" in stages:
         registry.check(config.models.set, cache=config.models.cache, **config.models.options)
     if "estimate" in stages:
@@ -163,14 +159,12 @@ def choose_runtimes(config: Config, stages: Sequence[str], report: Reporter) -> 
     return runtimes.resolve(config, measure=computes, compute=computes, report=report)[0]
 
 
-def annotate(job: Job, stages: Sequence[str], driver: Driver, summary: Summary, report: Reporter) -> list[Path]:
+def annotate(job: Job, stages: Sequence[str], summary: Summary, report: Reporter) -> list[Path]:
     """Bring the annotations up to date; the annotation files of the sequences asked for."""
     if "annotate" in stages or "estimate" in stages:
         here = job.config.cluster.kind == "local"  # elsewhere the number is of jobs
         workers = job.config.cluster.workers if here else None
-        manifest = driver.patiently(
-            lambda: annotate_stage.annotate(job.reader, job.annotations, workers=workers, progress=report)
-        )
+        manifest = annotate_stage.annotate(job.reader, job.annotations, workers=workers, progress=report)
         for name, reason in sorted(manifest.failures.items()):
             summary.failed.append(f"{SequenceKey.from_path(job.dataset, name)}: {reason}")
         job.workspace.set_current(job.dataset, Current(job.annotations_key, _features_to_show(job, stages)))
@@ -203,16 +197,16 @@ def estimate(
 ) -> None:
     """Run the partitions that aren't finished."""
     store = job.store
-    driver.patiently(lambda: _begin(job, store))
+    _begin(job, store)
     resume = look_for_finished(partitions, store, verify=verify, maps=job.maps_ending)
     settle(resume, partitions, store)
-    driver.patiently(lambda: store.clear_failures(partitions))
+    store.clear_failures(partitions)
     for text in resume.damaged:
         report.note(f"set aside and to run again: {text}")
     total = sum(p.rows for p in partitions)
     report.start("estimate", total, total - sum(p.rows for p in resume.todo))
     if resume.todo:
-        _check_space(job, resume, report)
+        _check_space(job, resume)
         client = driver.client(len(resume.todo))
         tick = driver.watch(job.dataset, total, total - sum(p.rows for p in resume.todo))
         outcome = schedule.run_partitions(
@@ -224,7 +218,6 @@ def estimate(
             f"{by_id[i].key} frames {by_id[i].first}-{by_id[i].last}: {r}" for i, r in outcome.failed.items()
         ]
         summary.stopped = outcome.stopped
-        summary.unstaged = len(outcome.unstaged)
     receipts = store.receipts()
     done = [receipts[p.id] for p in partitions if p.id in receipts]
     for receipt in done:
@@ -237,7 +230,7 @@ def estimate(
 
 
 def _begin(job: Job, store: FeatureStore) -> None:
-    """Write what an estimate starts with; again, where the disk was full in between."""
+    """Write what an estimate starts with."""
     store.create(job.stage)
     job.table.save()
     store.record_run(
@@ -249,9 +242,7 @@ def _begin(job: Job, store: FeatureStore) -> None:
     )
 
 
-def merge(
-    job: Job, partitions: list[Partition], driver: Driver, summary: Summary, report: Reporter, *, verify: bool = False
-) -> None:
+def merge(job: Job, partitions: list[Partition], summary: Summary, report: Reporter, *, verify: bool = False) -> None:
     """Write the training files of every split that has ground truth; with `verify`, no damaged file goes into them."""
     settings = job.config.merge
     finished = look_for_finished(partitions, job.store, verify=verify)
@@ -281,8 +272,7 @@ def merge(
     for split, output in outputs.items():
         metadata = {"xycd": __version__, "dataset": job.dataset, "split": split, "stage": job.stage}
         metadata |= annotate_stage.describe_joints(job.annotations, [p.annotation for p in output.pairs], job.dataset)
-        write = functools.partial(
-            merge_stage.merge,
+        merge_stage.merge(
             output.pairs,
             output.path,
             format=settings.format,
@@ -294,7 +284,6 @@ def merge(
             workers=settings.workers,
             progress=report,
         )
-        driver.patiently(write)
         output.record()
         summary.outputs.append(output.path)
 
@@ -317,17 +306,14 @@ def _tell(verdicts: Sequence[judge.Verdict], report: Reporter) -> None:
         report.note(note)
 
 
-def _check_space(job: Job, resume: Resume, report: Reporter) -> None:
+def _check_space(job: Job, resume: Resume) -> None:
     needed, free = disk_needed(job, resume.todo, resume.unmapped), free_bytes(job.config.workspace)
     if needed <= free:
         return
-    if resume.finished and job.config.cluster.wait_for_space:  # it has begun, and may be waiting for space already
-        report.note(f"about {size(needed)} are still needed, {size(free)} free: the run waits where that doesn't do")
-        return
-    raise WorkspaceError(
+    raise SpaceError(
         "The features must fit on the disk.",
         f"about {size(needed)} needed, {size(free)} free at {job.config.workspace}",
-        "Free some space or choose another --workspace.",
+        "Free some space or choose another --workspace; the same command then goes on.",
     )
 
 

@@ -151,7 +151,7 @@ def media_rate(root: Path, media: Media) -> float:
 
 def decode(
     root: Path, media: Media, numbers: Sequence[int], *, threads: int = 0, max_pixels: int = MAX_PIXELS
-) -> Iterator[DecodedFrame]:
+) -> Generator[DecodedFrame, None, None]:
     """Decode frames of `media` under `root`.
 
     Parameters

@@ -26,7 +26,7 @@ from etl.errors import XycdError
 from etl.stages.files.manifest import FILE, VERSION, Entry, Manifest, read_entries, read_failures, summarise
 from etl.stages.files.mmpose import Export, export_cameras, export_mmpose, update_exports
 from etl.stages.progress import Reporter, Silent
-from etl.store.workspace import atomic_target, write_atomically
+from etl.store.workspace import write_atomically
 from schemas import annotation, mmpose
 from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
@@ -261,6 +261,6 @@ def _make(reader: DatasetReader, sequence: Sequence, folder: Path, identity: str
         return f"{type(error).__name__}: {error}"
     provenance = json.loads(ds.attrs["provenance"]) | {"identity": identity, "annotate": VERSION}
     ds.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
-    with atomic_target(folder / _path(sequence)) as temporary:
-        ds.to_netcdf(temporary, engine="netcdf4", format="NETCDF4")
+    # Made in memory: on a full disk HDF5 says only "HDF error".
+    write_atomically(folder / _path(sequence), ds.to_netcdf(None, engine="netcdf4", format="NETCDF4"))
     return Entry.of(ds)

@@ -20,13 +20,12 @@ import cv2
 import numpy as np
 import xarray as xr
 
-from cluster.config import StagingConfig
 from cluster.files import look_afresh
 from cluster.processors import processors
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings, to_json
 from etl.errors import DeviceError, MediaError, ModelError
-from etl.media.frames import Media, Room, read_ahead
+from etl.media.frames import Media, Room, decode, read_ahead
 from etl.models import registry
 from etl.models.base import Description, Frame, ModelSet, OnDevice
 from etl.stages.blocks.chain import estimate_batch
@@ -35,12 +34,10 @@ from etl.stages.estimated_rows import EstimatedRows
 from etl.stages.files import maps
 from etl.stages.files.features import inspect, write_partition
 from etl.stages.pace import DecodeThreads, Pace
-from etl.stages.staging import staged
 from etl.stages.turns import Turn, Turns
 from etl.store.listing import once_visible
 from etl.store.netcdf import NETCDF_LOCK
 from etl.store.partition import Partition, Receipt, digest
-from etl.store.space import once_there_is_space
 from etl.store.workspace import FeatureStore
 from schemas import annotation, features
 from schemas.features import Status
@@ -64,10 +61,6 @@ class Estimator:
         Folders: the raw dataset, its annotation files, the feature store.
     description : str
         JSON of what stands behind the stage key; goes into each file's attributes.
-    staging : StagingConfig
-        Whether videos are copied to the node first.
-    patience : float
-        Seconds to wait for space on the disk before a partition fails.
     """
 
     models: ModelSettings
@@ -76,8 +69,6 @@ class Estimator:
     annotations: Path
     features: Path
     description: str = field(repr=False)
-    staging: StagingConfig = field(default_factory=StagingConfig)
-    patience: float = 0.0
 
     def maps_of(self, features: Path) -> Path | None:
         """Where the maps belong that are kept beside a feature file; None where none are."""
@@ -205,16 +196,15 @@ def _estimate_partition(partition: Partition, estimator: Estimator, turn: Turn) 
         pace=pace,
         keeper=keeper,
         turn=turn,
-        begin=lambda: once_there_is_space(lambda: store.record_attempt(partition.id), estimator.patience),
+        begin=lambda: store.record_attempt(partition.id),
     )
     decoders.learn(partition.frames, pace, threads)
     turn.begin_next()
     origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
     if keeper is not None and maps_path is not None:  # before the features, which say that the partition is finished
-        kept, path = keeper.ds.assign_attrs(origin), maps_path
-        once_there_is_space(lambda: maps.write(kept, path), estimator.patience)
+        maps.write(keeper.ds.assign_attrs(origin), maps_path)
     # Features that are there already stay: receipts know them by checksum.
-    receipt = finished or write_partition(ds.assign_attrs(origin), partition, store, patience=estimator.patience)
+    receipt = finished or write_partition(ds.assign_attrs(origin), partition, store)
     return replace(
         receipt,
         seconds=round(turn.seconds, 3),
@@ -323,8 +313,8 @@ def estimate_rows(
     media = Media.from_dict(json.loads(rows.attrs["media"]))
     pace, turn = pace or Pace(), turn or Turn(Turns(), alone=True)
     with contextlib.ExitStack() as stack:
-        near = stack.enter_context(staged(estimator.media_root, media, estimator.staging))
-        decoded, at_the_end = near.decode(numbers, threads=threads, max_pixels=settings.max_pixels), threading.Event()
+        decoded = decode(estimator.media_root, media, numbers, threads=threads, max_pixels=settings.max_pixels)
+        at_the_end = threading.Event()
         if ahead:
             decoded = read_ahead(_noting_the_end(decoded, at_the_end), _room(settings.decode_ahead_mb))
         stack.callback(decoded.close)

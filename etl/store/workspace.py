@@ -284,11 +284,11 @@ class WorkspaceLock:
         write_atomically(self.root / MARKER, json.dumps({"layout": LAYOUT, "about": "results of xycd"}).encode())
 
 
-EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT})  # of space or inodes; passes when somebody frees some
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # no space, inodes or quota left
 
 
 def disk_error(path: Path, error: OSError) -> WorkspaceError:
-    """Say in words what a failed write means; a `SpaceError` where it may pass."""
+    """Error that explains a failed write: a `SpaceError` where the disk is full."""
     fixes = {
         errno.ENOSPC: "Free some space or choose another --workspace; the same command then goes on.",
         errno.EDQUOT: "Your quota is used up: free some space; the same command then goes on.",
@@ -296,9 +296,23 @@ def disk_error(path: Path, error: OSError) -> WorkspaceError:
         errno.EACCES: "You may not write there: choose another --workspace.",
         errno.EPERM: "You may not write there: choose another --workspace.",
     }
+    fixes |= dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "Choose an output whose parent is a folder, and move others away."
+    )
     fix = fixes.get(error.errno or 0, "Choose another --workspace.")
-    kind = SpaceError if error.errno in EXHAUSTED else WorkspaceError
+    kind = SpaceError if error.errno in FULL else WorkspaceError
     return kind("The workspace must be writable.", f"{path}: {error.strerror or error}{_inodes(path, error)}", fix)
+
+
+@contextlib.contextmanager
+def full_disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of a full disk into a `SpaceError`; `path` is named where the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise disk_error(Path(error.filename or path), error) from error
 
 
 def _inodes(path: Path, error: OSError) -> str:
@@ -344,7 +358,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a whole small file: temporary file beside it, fsync, rename."""
     with atomic_target(path) as temporary:
         temporary.write_bytes(content)

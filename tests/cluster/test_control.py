@@ -206,7 +206,7 @@ def test_killed_driver_is_found_lost_and_replaced(tmp_path: Path) -> None:
         send(folder, "scale", "3")
     with Controller(folder):
         assert read_status(folder).owner.pid == os.getpid()
-    assert sorted(path.name for path in folder.iterdir()) == ["answers", "commands", "spare.answer", "status.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["answers", "commands", "status.json"]
 
 
 def test_owner_on_another_host() -> None:

@@ -15,23 +15,17 @@ import xarray as xr
 
 from etl.store.netcdf import NETCDF_LOCK
 from etl.store.partition import Partition, Receipt
-from etl.store.space import once_there_is_space
 from etl.store.workspace import FeatureStore, atomic_target, file_sha256
 from schemas import features
 from schemas.features import Status
 
 
-def write_partition(
-    ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0, *, patience: float = 0.0
-) -> Receipt:
-    """Write the feature file (temporary file, fsync, rename) and give its receipt.
-
-    While there is no space for it, the write is tried again for `patience` seconds.
-    """
+def write_partition(ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0) -> Receipt:
+    """Write the feature file (temporary file, fsync, rename) and give its receipt."""
     # Made in memory: of a full disk HDF5 says "HDF error", which may mean anything, and can't go on from there.
     with NETCDF_LOCK:
         content = ds.to_netcdf(None, engine="netcdf4", format="NETCDF4")
-    checksum = once_there_is_space(lambda: _write_and_hash(store.folder / partition.path, content), patience)
+    checksum = _write_and_hash(store.folder / partition.path, content)
     return replace(make_receipt(ds, partition, len(content), checksum, seconds), written=round(time.time(), 3))
 
 

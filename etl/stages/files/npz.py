@@ -23,7 +23,7 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 from numpy.typing import DTypeLike
 
-from etl.errors import WorkspaceError
+from etl.errors import SpaceError, WorkspaceError
 from etl.stages.files.crc32 import combine_crc32
 from etl.stages.files.row_writer import Array, Block, Member, RowWriter, disk_errors
 
@@ -71,10 +71,10 @@ class ArrayWriter(ABC):
             needed = sum(m.rows * m.row_bytes for m in self.members.values())
             free = shutil.disk_usage(path.parent).free
             if needed > free:
-                raise WorkspaceError(
+                raise SpaceError(
                     f"{path.name} needs {needed / 1e9:.2f} GB.",
                     f"{free / 1e9:.2f} GB free in {path.parent}",
-                    "Free some space, or choose another output folder.",
+                    "Free some space or choose another --workspace; the same command then goes on.",
                 )
             with disk_errors(path):
                 self._reserve()

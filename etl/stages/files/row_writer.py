@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import zlib
 from collections import deque
@@ -16,7 +15,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.errors import MergeError, WorkspaceError
+from etl.errors import MergeError
+from etl.store.workspace import disk_error
 
 Array = NDArray[Any]
 
@@ -183,22 +183,11 @@ class RowWriter:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into errors that name the fix."""
-    fixes = {
-        errno.ENOSPC: "Free some space, or choose another output folder.",
-        errno.EDQUOT: "Free some of your quota, or choose another output folder.",
-        errno.EROFS: "Choose an output folder that can be written.",
-        errno.EACCES: "Choose an output folder that you may write.",
-        errno.EPERM: "Choose an output folder that you may write.",
-        errno.ENOTDIR: "Choose an output whose parent is a folder.",
-        errno.EEXIST: "Choose an output whose parent is a folder.",
-        errno.EISDIR: "Move the folder of that name away, or choose another output.",
-    }
+    """Turn an OSError of a write into an error that explains it."""
     try:
         yield
     except OSError as error:
-        fix = fixes.get(error.errno or 0, "Look after the disk, or choose another output folder.")
-        raise WorkspaceError(f"{path} can be written.", error.strerror or str(error), fix) from error
+        raise disk_error(path, error) from error
 
 
 @contextmanager

@@ -97,14 +97,6 @@ def test_several_workers_a_job() -> None:
     assert "--nanny" in worker.split()
 
 
-def test_staging_is_told_to_the_nanny() -> None:
-    values = {"kind": "slurm", "staging": {"folder": "$TMPDIR/videos"}}
-    text = jobs.job_script(ClusterConfig.model_validate(values), Path("/shared/run"))
-    assert "export XYCD_STAGING='$TMPDIR/videos'" in text  # the node's own, expanded there
-    assert "--preload-nanny cluster.copies" in text
-    assert "preload" not in jobs.job_script(ClusterConfig(kind="slurm"), Path("/shared/run"))
-
-
 class Worker(SimpleNamespace):
     """A scheduler's view of a connected worker."""
 

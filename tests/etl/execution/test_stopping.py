@@ -1,8 +1,9 @@
-"""A run that is asked to stop leaves, whatever it is about; one that lacks space for annotations or outputs waits."""
+"""A run that is asked to stop leaves in every stage; one whose features do not fit is refused."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,8 @@ import pytest
 
 from etl import pipeline
 from etl.config import Config, load
-from etl.errors import SpaceError, WorkspaceError
+from etl.errors import SpaceError
 from etl.execution import steps
-from etl.execution.job import Job
-from etl.execution.resume import Resume
 from etl.stages.progress import Silent
 from tests.etl.conftest import Walk
 
@@ -53,40 +52,11 @@ def test_a_stop_is_heard_in_every_stage_and_ends_the_whole_run(walk: Walk, tmp_p
     assert not (walk.work / "folder").exists()
 
 
-@pytest.mark.parametrize("step", ["etl.stages.annotate.annotate", "etl.stages.merge.merge"])
-def test_annotate_and_merge_wait_for_space(walk: Walk, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    module, _, name = step.rpartition(".")
-    real, calls = getattr(__import__(module, fromlist=[name]), name), list[str]()
-
-    def full_at_first(*arguments: Any, **options: Any) -> Any:
-        calls.append(name)
-        if len(calls) == 1:
-            raise SpaceError("Disks have room.", "the disk is full", "Free some.")
-        return real(*arguments, **options)
-
-    monkeypatch.setattr("etl.store.space.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(step, full_at_first)
-    report = CtrlC()
-    (summary,) = pipeline.run(walk.config(), report=report)
-    assert len(calls) == 2
-    assert "waiting for space: the disk is full" in report.notes
-    assert [path.name for path in summary.outputs] == ["h36m_xycd_train.npz"]
-
-
-@pytest.mark.parametrize(("finished", "patience", "goes_on"), [(1, 60, True), (1, 0, False), (0, 60, False)])
-def test_a_resumed_run_waits_on_a_full_disk(
-    walk: Walk, monkeypatch: pytest.MonkeyPatch, finished: int, patience: int, goes_on: bool
+def test_a_run_whose_features_do_not_fit_is_refused_before_workers_start(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "free_bytes", lambda folder: 0)
-    config = walk.config()
-    cluster = config.cluster.model_copy(update={"wait_for_space": patience})
-    job, report = Job("h36m", config.model_copy(update={"cluster": cluster})), CtrlC()
-    partitions = job.partitions(job.annotation_files())
-    receipts = job.store.receipts()
-    resume = Resume(finished={p.id: receipts[p.id] for p in partitions[:finished]}, todo=partitions[finished:])
-    if goes_on:
-        steps._check_space(job, resume, report)
-        assert "0 B free: the run waits" in report.notes[0]
-    else:
-        with pytest.raises(WorkspaceError, match="must fit"):
-            steps._check_space(job, resume, report)
+    shutil.rmtree(walk.work / "h36m" / "features")
+    monkeypatch.setattr("cluster.start", lambda *_, **__: pytest.fail("workers were started"))
+    with pytest.raises(SpaceError, match="0 B free"):
+        pipeline.run(walk.config())

@@ -16,7 +16,7 @@ from etl.config import EstimateSettings, ModelSettings
 from etl.errors import DeviceError, MediaError, ModelError
 from etl.media.frames import decode
 from etl.models.base import DepthField, Description, Detections, Embeddings, Frame, Poses
-from etl.stages import estimate, staging
+from etl.stages import estimate
 from etl.stages.estimate import (
     Estimator,
     batched,
@@ -300,7 +300,7 @@ def test_a_worker_with_one_processor_decodes_between_batches_unless_its_models_l
             decoders.add(threading.current_thread().name)
             yield frame
 
-    monkeypatch.setattr(staging, "decode", noted)
+    monkeypatch.setattr(estimate, "decode", noted)
     monkeypatch.setattr(estimate, "build_models", lambda _: models)
     monkeypatch.setattr(estimate, "_decoders", lambda: DecodeThreads(limit))
     receipt = estimate_partition(parts[0], estimator)

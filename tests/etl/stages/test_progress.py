@@ -16,12 +16,12 @@ def test_paths_and_names_are_shown_as_they_are(terminal: bool) -> None:
     console = Console(file=out, force_terminal=terminal, width=400, color_system=None)
     with Terminal(console, interval=0) as report:
         report.start("render [h36m]", 2)
-        report.advance(1, waiting=f"waiting for space: {PATH}")
+        report.advance(1, waiting=f"waiting for a job: {PATH}")
         report.note(f"note {PATH}")
         report.advance(1)
         report.finish(f"result {PATH}")
     said = out.getvalue()
-    for text in (f"waiting for space: {PATH}", f"note {PATH}", f"render [h36m]: result {PATH}"):
+    for text in (f"waiting for a job: {PATH}", f"note {PATH}", f"render [h36m]: result {PATH}"):
         assert text in said
 
 
