@@ -1,4 +1,4 @@
-"""The chain of blocks: a batch of decoded frames to the features of the people in them."""
+"""The chain of blocks: from a batch of decoded frames to the features of the people in them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class FrameFeatures:
     Parameters
     ----------
     found : (P,) bool
-        Whether each annotated person was found; the other arrays hold NaN where not.
+        Whether each annotated person was found; the other arrays hold NaN for people not found.
     values : (P, 17, F) float32
-        In the order of the features' names.
+        In the order of `feature_names`.
     valid : (P, 17) bool
         Joints with a finite position and depth.
     boxes, box_scores : (P, 4), (P,) float32
@@ -37,7 +37,7 @@ class FrameFeatures:
     embeddings : Embeddings
         At the joints, or empty.
     maps : mapping of str to PooledMap
-        By stream, where maps are to be kept.
+        By stream; empty unless maps are kept.
     """
 
     found: NDArray[np.bool_]
@@ -50,7 +50,7 @@ class FrameFeatures:
 
 
 def feature_names(settings: EstimateSettings) -> tuple[str, ...]:
-    """Names along the dimension `feature`, as the settings ask for."""
+    """Names along the dimension `feature`."""
     statistics = settings.descriptor.statistics
     return (*features.BASIC_FEATURES, *(features.STATISTICS if statistics else ()))
 
@@ -65,8 +65,8 @@ def estimate_batch(
     frames : sequence of Frame
         Decoded.
     people : sequence of ((P, 4) float32 or None)
-        Boxes x1 y1 x2 y2 (px) of each frame's annotated people, whom detections have to match; None for the
-        one person whom the rule `settings.person` chooses.
+        For each frame, the boxes x1 y1 x2 y2 (px) of its annotated people, to which detections are matched. None: the
+        frame has one person, chosen by the rule `settings.person`.
     models : ModelSet
         Built for this process.
     settings : EstimateSettings
@@ -75,29 +75,76 @@ def estimate_batch(
     Returns
     -------
     list of FrameFeatures
-        One a frame; P is 1 where `people` is None.
+        One for each frame; P is 1 where `people` is None.
     """
     if settings.association == "ground_truth_box":
-        chosen, rows = _look_in_boxes(frames, people, models)
+        poses, rows = _poses_in_boxes(frames, people, models)
     else:
         candidates = models.estimate_poses(frames, models.detect(frames))
-        rows = [_rows(poses, boxes, settings) for poses, boxes in zip(candidates, people, strict=True)]
-        chosen = [poses.take([r for r in found if r >= 0]) for poses, found in zip(candidates, rows, strict=True)]
-    joints = [_joints(frame, poses, settings) for frame, poses in zip(frames, chosen, strict=True)]
-    depths = _depths(models, frames, chosen)
+        rows = [_rows_of_people(found, boxes, settings) for found, boxes in zip(candidates, people, strict=True)]
+        poses = [found.take([r for r in own if r >= 0]) for found, own in zip(candidates, rows, strict=True)]
+    # Frames without people don't cost a depth map.
+    seen = [i for i, found in enumerate(poses) if len(found)]
+    features_of = dict(
+        zip(
+            seen,
+            _features_of_people([frames[i] for i in seen], [poses[i] for i in seen], models, settings),
+            strict=True,
+        )
+    )
+    nobody = _nobody(settings)
+    return [_spread(rows[i], features_of.get(i, nobody)) for i in range(len(frames))]
+
+
+def _features_of_people(
+    frames: Sequence[Frame], poses: Sequence[Poses], models: ModelSet, settings: EstimateSettings
+) -> list[FrameFeatures]:
+    """Features of the people found in frames, at least one in each."""
+    if not frames:
+        return []
+    joints = [_joints(frame, found, settings) for frame, found in zip(frames, poses, strict=True)]
+    depths = models.estimate_depth(frames, poses)
     described = _describe(frames, depths, joints, settings)
-    embedded = _embeddings(models, chosen, depths, [xy for xy, _ in joints], settings)
-    maps = _maps(models, chosen, depths, settings)
-    return [_collect(*found) for found in zip(rows, chosen, joints, described, embedded, maps, strict=True)]
+    embeddings, maps = [Embeddings() for _ in frames], [dict[str, PooledMap]() for _ in frames]
+    if settings.embeddings.enabled and any(models.channels):
+        embeddings = list(models.embed(poses, depths, [xy for xy, _ in joints]))
+    if settings.embeddings.keep_maps and isinstance(models, MapSource):
+        maps = [dict(own) for own in models.pool_maps(poses, depths, settings.embeddings.map_sizes)]
+    return [
+        FrameFeatures(
+            found=np.ones(len(found), bool),
+            values=np.concatenate([xy, confidence[..., None], values], axis=-1).astype(np.float32),
+            valid=valid,
+            boxes=found.boxes,
+            box_scores=found.box_scores,
+            embeddings=embedded,
+            maps=own_maps,
+        )
+        for found, (xy, confidence), (values, valid), embedded, own_maps in zip(
+            poses, joints, described, embeddings, maps, strict=True
+        )
+    ]
 
 
-def _look_in_boxes(
+def _nobody(settings: EstimateSettings) -> FrameFeatures:
+    """Features of no people."""
+    return FrameFeatures(
+        found=np.zeros(0, bool),
+        values=np.zeros((0, 17, len(feature_names(settings))), np.float32),
+        valid=np.zeros((0, 17), bool),
+        boxes=np.zeros((0, 4), np.float32),
+        box_scores=np.zeros(0, np.float32),
+        embeddings=Embeddings(),
+    )
+
+
+def _poses_in_boxes(
     frames: Sequence[Frame], people: Sequence[Floats | None], models: ModelSet
 ) -> tuple[list[Poses], list[list[int]]]:
-    """Poses in the boxes of annotated people, and which of a frame's poses stands for each of them; -1 for none.
+    """Poses in the boxes of annotated people, and for each person the row of its pose; -1 for none.
 
-    What is found in a person's box is that person, however poor the pose. Every box goes to the models as a frame of
-    its own, since an estimator may leave people out and what it gives doesn't say of which box it is.
+    The pose found in a person's box is that person's, however poor. Each box is passed as a frame of its own, because
+    an estimator may omit people, and its poses don't name their boxes.
     """
     places: list[tuple[int, int, Floats]] = []
     rows = [[-1] * (1 if boxes is None else len(boxes)) for boxes in people]
@@ -116,8 +163,8 @@ def _look_in_boxes(
     return [Poses.join(part) for part in parts], rows
 
 
-def _rows(poses: Poses, boxes: Floats | None, settings: EstimateSettings) -> list[int]:
-    """Which candidate stands for each annotated person; -1 for none."""
+def _rows_of_people(poses: Poses, boxes: Floats | None, settings: EstimateSettings) -> list[int]:
+    """Row of each annotated person's candidate; -1 for none."""
     if boxes is None:
         row = choose_person(poses, settings.person)
         return [-1 if row is None else row]
@@ -133,100 +180,45 @@ def _joints(frame: Frame, poses: Poses, settings: EstimateSettings) -> tuple[Flo
     return xy, confidence
 
 
-def _depths(models: ModelSet, frames: Sequence[Frame], chosen: Sequence[Poses]) -> list[DepthField | None]:
-    """Depth of the frames in which somebody was found; the others don't cost a map."""
-    wanted = [i for i, poses in enumerate(chosen) if len(poses)]
-    found = models.estimate_depth([frames[i] for i in wanted], [chosen[i] for i in wanted]) if wanted else []
-    depths: list[DepthField | None] = [None] * len(frames)
-    for i, depth in zip(wanted, found, strict=True):
-        depths[i] = depth
-    return depths
-
-
 def _describe(
     frames: Sequence[Frame],
-    depths: Sequence[DepthField | None],
+    depths: Sequence[DepthField],
     joints: Sequence[tuple[Floats, Floats]],
     settings: EstimateSettings,
 ) -> list[tuple[Floats, NDArray[np.bool_]]]:
-    """Depth at the joints of the people found, and which joints are valid."""
+    """Depth values (P, 17, F) at the joints of the people found, and which joints (P, 17) are valid."""
     rules = settings.descriptor
-    nobody = np.zeros((0, 17, len(feature_names(settings)) - 3), np.float32), np.zeros((0, 17), bool)
-    described: list[tuple[Floats, NDArray[np.bool_]]] = [nobody for _ in frames]
-    wanted = [(i, depth) for i, depth in enumerate(depths) if depth is not None]
     if rules.compat == "auglift" and rules.depth_source != "point":
-        for i, depth in wanted:
-            described[i] = compat.describe(depth, *joints[i], seed=frames[i].number, depth_source=rules.depth_source)
-        return described
-    rows = [i for i, _ in wanted]
-    found = describe_frames([d for _, d in wanted], [joints[i][0] for i in rows], [joints[i][1] for i in rows], rules)
-    for i, values in zip(rows, found, strict=True):
-        described[i] = values
-    return described
+        return [
+            compat.describe(depth, *found, seed=frame.number, depth_source=rules.depth_source)
+            for frame, depth, found in zip(frames, depths, joints, strict=True)
+        ]
+    return describe_frames(depths, [xy for xy, _ in joints], [confidence for _, confidence in joints], rules)
 
 
-def _embeddings(
-    models: ModelSet,
-    chosen: Sequence[Poses],
-    depths: Sequence[DepthField | None],
-    joints: Sequence[Floats],
-    settings: EstimateSettings,
-) -> list[Embeddings]:
-    result = [Embeddings() for _ in chosen]
-    if settings.embeddings.enabled and any(models.channels):
-        wanted = [(i, depth) for i, depth in enumerate(depths) if depth is not None]
-        rows = [i for i, _ in wanted]
-        found = models.embed([chosen[i] for i in rows], [d for _, d in wanted], [joints[i] for i in rows])
-        for i, embedding in zip(rows, found, strict=True):
-            result[i] = embedding
-    return result
-
-
-def _maps(
-    models: ModelSet, chosen: Sequence[Poses], depths: Sequence[DepthField | None], settings: EstimateSettings
-) -> list[Mapping[str, PooledMap]]:
-    result: list[Mapping[str, PooledMap]] = [{} for _ in chosen]
-    if settings.embeddings.keep_maps and isinstance(models, MapSource):
-        wanted = [(i, depth) for i, depth in enumerate(depths) if depth is not None]
-        people = [chosen[i] for i, _ in wanted]
-        pooled = models.pool_maps(people, [depth for _, depth in wanted], settings.embeddings.map_sizes)
-        for (i, _), maps in zip(wanted, pooled, strict=True):
-            result[i] = maps
-    return result
-
-
-def _collect(
-    rows: Sequence[int],
-    poses: Poses,
-    joints: tuple[Floats, Floats],
-    described: tuple[Floats, NDArray[np.bool_]],
-    embeddings: Embeddings,
-    maps: Mapping[str, PooledMap],
-) -> FrameFeatures:
-    """Put the found people back among the annotated ones."""
+def _spread(rows: Sequence[int], people: FrameFeatures) -> FrameFeatures:
+    """Features of the people found, in the order of the annotated people; `rows` is negative for those not found."""
     found = np.array([row >= 0 for row in rows], bool)
-    xy, confidence = joints
-    depth_values, valid = described
-    values = np.concatenate([xy, confidence[..., None], depth_values], axis=-1).astype(np.float32)
 
-    def spread(array: NDArray[Any], fill: Any) -> NDArray[Any]:
+    def spread(array: NDArray[Any], fill: Any = np.nan) -> NDArray[Any]:
         full = np.full((len(found), *array.shape[1:]), fill, array.dtype)
         full[found] = array
         return full
 
+    pose, depth = people.embeddings.pose, people.embeddings.depth
     return FrameFeatures(
         found=found,
-        values=spread(values, np.nan),
-        valid=spread(valid, False),
-        boxes=spread(poses.boxes, np.nan),
-        box_scores=spread(poses.box_scores, np.nan),
+        values=spread(people.values),
+        valid=spread(people.valid, False),
+        boxes=spread(people.boxes),
+        box_scores=spread(people.box_scores),
         embeddings=Embeddings(
-            pose=None if embeddings.pose is None else spread(embeddings.pose, np.nan),
-            depth=None if embeddings.depth is None else spread(embeddings.depth, np.nan),
-            grids=embeddings.grids,
+            pose=None if pose is None else spread(pose),
+            depth=None if depth is None else spread(depth),
+            grids=people.embeddings.grids,
         ),
         maps={
-            stream: PooledMap(spread(one.values, np.nan), spread(one.px_to_cell, np.nan), one.grid)
-            for stream, one in maps.items()
+            stream: PooledMap(spread(one.values), spread(one.px_to_cell), one.grid)
+            for stream, one in people.maps.items()
         },
     )

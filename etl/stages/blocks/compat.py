@@ -1,11 +1,10 @@
 """The depth descriptor as AugLift's published scripts compute it; for comparison only.
 
-Where it differs from etl.stages.blocks.descriptor: coordinates are truncated toward zero, not rounded; the
-neighbourhood is a sample of up to 100 random points, duplicates and all; confidences above 1 aren't clipped; the
-extremes are the sample's q10 and q90; and what can't be described is zero. The other differences (float16 vectors,
-scores unclipped, visibility of the ground truth kept) are made by merging with compat "auglift". The scripts never
-seed their random numbers, so their values can be had again only with their draws; `draw` makes draws that depend on a
-seed alone.
+Differences from etl.stages.blocks.descriptor: coordinates are truncated toward zero, not rounded; the neighbourhood is
+a sample of up to 100 random points, with duplicates; confidences above 1 aren't clipped; the extremes are the sample's
+q10 and q90; missing values are zero. Merge with compat "auglift" makes the other differences: float16 vectors, scores
+unclipped, visibility of the ground truth kept. The scripts don't seed their random numbers, so their values can be
+reproduced only with their draws; `draw` depends on a seed alone.
 
 Source: github.com/nikolaiwarner7/auglift at d95ad20, metric_depth/1_30_estimate_depth_proto_loop_metric_*.py.
 """
@@ -38,24 +37,21 @@ def pixel_of(joints: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np
 
 
 def whole_pixels(joints: NDArray[np.floating], shape: tuple[int, int]) -> Floats:
-    """Joints (..., 2) px as the script for 3DPW keeps them, before it measures and describes anything: their pixels.
-
-    NaN stays, where the script would have none.
-    """
+    """Pixels of joints (..., 2), which the script for 3DPW takes as joints; NaN stays NaN."""
     return np.where(np.isfinite(joints), pixel_of(joints, shape), np.nan).astype(np.float32)
 
 
 def radius(confidence: NDArray[np.floating], scale: NDArray[np.floating]) -> Doubles:
-    """Radius px: clip(0.04 * S * (1 + 3 * (1 - c)) ** 1.5, 3, 30), with c as it is.
+    """Radius px: clip(0.04 * S * (1 + 3 * (1 - c)) ** 1.5, 3, 30), with c unclipped.
 
-    Above c = 4/3, where the scripts' power has no real value, it is 3, as it is just below.
+    Above c = 4/3, where the power isn't real, it is 3, as just below.
     """
     base = np.maximum(1 + 3 * (1 - np.asarray(confidence, np.float64)), 0)
     return (0.04 * np.asarray(scale, np.float64) * base**1.5).clip(3, 30)
 
 
 def draw(radii: Doubles, seed: int | tuple[int, ...]) -> Doubles:
-    """Draws (..., 100, 2) of dx, dy px, uniform in the squares [-r, r] of `radii` (...).
+    """Draw (..., 100, 2) dx, dy px, uniform in the squares [-r, r] of `radii` (...).
 
     Parameters
     ----------
@@ -77,10 +73,10 @@ def describe(
     seed: int | tuple[int, ...] = 0,
     depth_source: Literal["median", "min3"] = "median",
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Describe the depth around the joints of the people in one frame as the scripts do.
+    """Describe the depth around the joints of the people in one frame, as the scripts do.
 
-    A point of the sample counts if its draw lies within the disc and its pixel, truncated toward zero, within the
-    image. Points where the map has no value don't count; the scripts never meet such maps.
+    A point of the sample counts if its draw lies within the disc, its pixel, truncated toward zero, lies within the
+    image, and the map has a value there (the scripts never meet maps without).
 
     Parameters
     ----------
@@ -91,18 +87,18 @@ def describe(
     confidence : (P, 17) float
         Of the joints, unclipped.
     draws : (P, 17, n, 2) float, optional
-        dx, dy px of the random points; by default `draw` makes them from `seed`.
+        dx, dy px of the random points; by default from `draw` and `seed`.
     seed : int or tuple of int
         See `draw`.
     depth_source : {"median", "min3"}
-        What ``depth`` holds: the sample's median (scripts v3), or the minimum within 3 px (v4).
+        Content of ``depth``: the sample's median (scripts v3), or the minimum within 3 px (v4).
 
     Returns
     -------
     values : (P, 17, F) float32
-        In the order of NAMES. ``point`` is the exact pixel, ``depth_min`` and ``depth_max`` are q10 and q90. Where
-        no point counts, ``depth`` is the exact pixel and all the others, radius and scale among them, are 0. NaN
-        where a joint isn't valid.
+        In the order of NAMES. ``point`` is the exact pixel, ``depth_min`` and ``depth_max`` are q10 and q90. If no
+        point counts, ``depth`` is the exact pixel and all others, also radius and scale, are 0. NaN for joints that
+        aren't valid.
     valid : (P, 17) bool
         The joint has a finite position and a depth.
     """

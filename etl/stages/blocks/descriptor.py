@@ -1,8 +1,8 @@
-"""Depth at the joints and around them: the point itself, the extremes and the statistics of a round neighbourhood.
+"""Depth at the joints and around them: at the point, and extremes and statistics of a round neighbourhood.
 
-The neighbourhood of a joint is the disc of all pixels whose centres lie within its radius of the centre of the joint's
-own pixel. That pixel is (floor(x + 0.5), floor(y + 0.5)), since pixel centres have whole coordinates; for a joint
-outside the image it is the nearest pixel of the image. Every finite pixel of the disc counts, once.
+The joint's own pixel is (floor(x + 0.5), floor(y + 0.5)), because pixel centres have whole coordinates. For a joint
+outside the image it is the nearest pixel of the image. The neighbourhood is the disc of all pixels whose centres are at
+most `radius` from the centre of the joint's own pixel. Every finite pixel of the disc counts once.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ PELVIS: Final = H36M_17.index("pelvis")
 THORAX: Final = H36M_17.index("thorax")
 _PERCENTILES: Final = np.array([0.10, 0.25, 0.50, 0.75, 0.90])
 _MIN3: Final = 3
-_WORTH_A_LOOK: Final = 2000  # pixels of windows that take as long as a second look into the depth map
-# Of the adaptive radius, as the published scripts call it.
+_SPLIT_GAIN: Final = 2000  # window pixels that take as long as another call of DepthField.windows
+# Constants of the adaptive radius, from the published scripts.
 _FACTOR, _SLOPE, _EXPONENT = 0.04, 3.0, 1.5
 
 
 def names_of(settings: DescriptorConfig) -> tuple[str, ...]:
-    """Names, in order, of the values that `describe` gives."""
+    """Names, in order, of the values of `describe_frames`."""
     return (*DEPTHS, *(STATISTICS if settings.statistics else ()))
 
 
 def person_scale(joints: NDArray[np.floating]) -> Doubles:
-    """Distance (...,) px of pelvis and thorax in H36M_17 joints (..., 17, 2) px."""
+    """Distance (...,) px between pelvis and thorax of H36M_17 joints (..., 17, 2) px."""
     torso = np.asarray(joints[..., THORAX, :], np.float64) - joints[..., PELVIS, :]
     return np.sqrt((torso * torso).sum(axis=-1))
 
@@ -48,7 +48,7 @@ def person_scale(joints: NDArray[np.floating]) -> Doubles:
 def radius(
     confidence: NDArray[np.floating], scale: NDArray[np.floating], settings: DescriptorConfig | None = None
 ) -> Doubles:
-    """Radius of the neighbourhood: wide where the detector is unsure, and, if adaptive, wider in large people.
+    """Radius of the neighbourhood: wide for uncertain joints and, if adaptive, for large people.
 
     adaptive: clip(0.04 * S * (1 + 3 * (1 - c)) ** 1.5, radius_min, radius_max), the published scripts' formula;
     linear: radius_min + (1 - c) * (radius_max - radius_min), the paper's.
@@ -60,7 +60,7 @@ def radius(
     scale : (...) float
         S, the distance of pelvis and thorax, px; NaN counts as 0. Broadcast against `confidence`.
     settings : DescriptorConfig, optional
-        Rule and constants; its ``statistics`` and ``depth_source`` don't matter here.
+        Rule and constants.
 
     Returns
     -------
@@ -68,65 +68,27 @@ def radius(
         px.
     """
     settings = settings or DescriptorConfig()
-    doubt = 1 - _known(np.asarray(confidence, np.float64)).clip(0, 1)
+    doubt = 1 - _nan_to_zero(np.asarray(confidence, np.float64)).clip(0, 1)
     low, high = settings.radius_min, settings.radius_max
     if settings.radius == "linear":
         return np.broadcast_to(low + doubt * (high - low), np.broadcast_shapes(doubt.shape, np.shape(scale)))
-    size = _known(np.asarray(scale, np.float64))
+    size = _nan_to_zero(np.asarray(scale, np.float64))
     with np.errstate(over="ignore"):
         return (_FACTOR * size * (1 + _SLOPE * doubt) ** _EXPONENT).clip(low, high)
 
 
 def pixel_of(joints: NDArray[np.floating], shape: tuple[int, int] | NDArray[np.integer]) -> NDArray[np.int64]:
-    """Pixels (..., 2) x, y that hold `joints` (..., 2), or are nearest to them; (0, 0) for NaN.
+    """Pixels (..., 2) x, y that contain `joints` (..., 2), or are nearest to them; (0, 0) for NaN.
 
-    `shape` is the height and width of the image, or an array of such that broadcasts against `joints`.
+    `shape` is the height and width of the image, or an array of them that broadcasts against `joints`.
     """
     nearest = np.floor(np.asarray(joints, np.float64) + 0.5)
-    return _known(nearest).clip(0, np.asarray(shape)[..., ::-1] - 1).astype(np.int64)
+    return _nan_to_zero(nearest).clip(0, np.asarray(shape)[..., ::-1] - 1).astype(np.int64)
 
 
-def _known(values: Doubles) -> Doubles:
-    """0 for NaN; np.nan_to_num takes several times as long for few values."""
+def _nan_to_zero(values: Doubles) -> Doubles:
+    """Replace NaN by 0; for few values np.nan_to_num takes several times as long."""
     return np.where(np.isnan(values), 0.0, values)
-
-
-def describe(
-    depth: DepthField,
-    joints: NDArray[np.floating],
-    confidence: NDArray[np.floating],
-    settings: DescriptorConfig | None = None,
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Describe the depth around the joints of the people in one frame.
-
-    Percentiles interpolate linearly between finite pixels; std is that of the population; mad is the median of the
-    distances from the median; occlusion_asymmetry is q10 - median. The position of a quantile or an extreme is that
-    of the pixel whose value is nearest to it, the first in row-major order of several. Where the joint's own pixel
-    has no value, ``point`` is that of the nearest finite pixel in the neighbourhood, again the first of several.
-    With no finite pixel at all, all depths are the estimator's own depth of the joint, at the joint's pixel, if it
-    has one.
-
-    Parameters
-    ----------
-    depth : DepthField
-        Metres.
-    joints : (P, 17, 2) float
-        H36M_17 joints, full-image px.
-    confidence : (P, 17) float
-        Of the joints.
-    settings : DescriptorConfig, optional
-        Rules.
-
-    Returns
-    -------
-    values : (P, 17, F) float32
-        In the order of `names_of`; depths in metres, positions in full-image px. NaN where a joint
-        isn't valid, but for radius and person_scale.
-    valid : (P, 17) bool
-        The joint has a finite position and a depth.
-    """
-    (found,) = describe_frames([depth], [joints], [confidence], settings)
-    return found
 
 
 def describe_frames(
@@ -135,43 +97,54 @@ def describe_frames(
     confidence: Sequence[NDArray[np.floating]],
     settings: DescriptorConfig | None = None,
 ) -> list[tuple[Floats, NDArray[np.bool_]]]:
-    """`describe` many frames at once.
+    """Describe the depth around the joints of the people in frames.
 
-    A frame has so few pixels to look at that NumPy's calls take most of the time; here they are shared.
+    Many frames at once, because a single frame has so few pixels that NumPy's calls would take most of the time.
+
+    Percentiles interpolate linearly between finite pixels; std is that of the population; mad is the median of the
+    distances from the median; occlusion_asymmetry is q10 - median. The position of a quantile or an extreme is that
+    of the pixel with the nearest value, the first in row-major order of several. If the joint's own pixel has no
+    value, ``point`` is that of the nearest finite pixel in the neighbourhood, again the first of several. Without any
+    finite pixel, all depths are the estimator's own depth of the joint, at the joint's pixel, if it has one.
 
     Parameters
     ----------
-    depths, joints, confidence : sequences
-        An entry a frame; see `describe`.
+    depths : sequence of DepthField
+        One for each frame; metres.
+    joints : sequence of (P, 17, 2) float
+        H36M_17 joints of each frame's people, full-image px.
+    confidence : sequence of (P, 17) float
+        Of the joints.
     settings : DescriptorConfig, optional
         Rules.
 
     Returns
     -------
     list of (values, valid)
-        One a frame.
+        One for each frame. values (P, 17, F) float32: in the order of `names_of`, depths in metres, positions in
+        full-image px; NaN for joints that aren't valid, except radius and person_scale. valid (P, 17) bool: the joint
+        has a finite position and a depth.
     """
     settings = settings or DescriptorConfig()
     names, people = names_of(settings), [len(found) for found in joints]
     if not sum(people):
         return [(np.empty((0, 17, len(names)), np.float32), np.zeros((0, 17), bool)) for _ in people]
+    # People of all frames one after the other: (P, 17, ...).
     places = np.concatenate([found for found in joints if len(found)])
     shapes = np.repeat(np.array([depth.shape for depth in depths]), people, axis=0)[:, None]
     scale = np.repeat(person_scale(places)[:, None], 17, axis=1)
-    doubt = np.concatenate([found for found in confidence if len(found)])
-    hoods = _Hoods(
-        [depth for depth, count in zip(depths, people, strict=True) for _ in range(count)],
-        pixel_of(places, shapes),
-        radius(doubt, scale, settings),
-        _own_depths(depths, people),
-    )
+    fields = [depth for depth, count in zip(depths, people, strict=True) for _ in range(count)]
+    centers = pixel_of(places, shapes)
+    radii = radius(np.concatenate([found for found in confidence if len(found)]), scale, settings)
+    own_depth = _own_depths(depths, people)
     if settings.statistics or settings.depth_source != "point":
-        values = np.concatenate([_statistics(hoods.of(person), settings) for person in range(len(places))], axis=1)
+        by_person = zip(fields, centers, radii, own_depth, strict=True)
+        values = np.concatenate([_statistics(*person, settings) for person in by_person], axis=1)
     else:
-        values = extremes(hoods.depths, hoods.centers, hoods.radii)
-        values = np.where(np.isnan(values), hoods.own_depth.reshape(-1), values)
+        values = extremes(fields, centers, radii)
+        values = np.where(np.isnan(values), own_depth.reshape(-1), values)
     if settings.statistics:
-        values[names.index("radius")] = hoods.radii.reshape(-1)
+        values[names.index("radius")] = radii.reshape(-1)
         values[names.index("person_scale")] = scale.reshape(-1)
 
     valid = np.isfinite(values[0]) & np.isfinite(places).all(axis=-1).reshape(-1)
@@ -184,7 +157,7 @@ def describe_frames(
 
 
 def _own_depths(depths: Sequence[DepthField], people: Sequence[int]) -> Doubles:
-    """The estimators' own depths (P, 17) of the joints of people in frames, NaN where they have none."""
+    """The estimators' own depths (P, 17) of the joints; NaN where they have none."""
     found = np.full((sum(people), 17), np.nan)
     first = 0
     for depth, count in zip(depths, people, strict=True):
@@ -195,64 +168,40 @@ def _own_depths(depths: Sequence[DepthField], people: Sequence[int]) -> Doubles:
     return found
 
 
-class _Hoods(NamedTuple):
-    """Where to look for what, people of all frames one after the other."""
-
-    depths: list[DepthField]  # an entry a person
-    centers: NDArray[np.int64]  # (P, 17, 2)
-    radii: Doubles  # (P, 17)
-    own_depth: Doubles  # (P, 17)
-
-    def of(self, person: int) -> _Hood:
-        """One person's."""
-        return _Hood(self.depths[person], self.centers[person], self.radii[person], self.own_depth[person])
-
-
-class _Hood(NamedTuple):
-    depth: DepthField
-    centers: NDArray[np.int64]  # (17, 2)
-    radii: Doubles  # (17,)
-    own_depth: Doubles  # (17,)
-
-
-def _statistics(hood: _Hood, settings: DescriptorConfig) -> Doubles:
-    """All values (F, 17) of one person but radius and scale, from square windows cut to discs."""
+def _statistics(
+    depth: DepthField, centers: NDArray[np.int64], radii: Doubles, own_depth: Doubles, settings: DescriptorConfig
+) -> Doubles:
+    """All values (F, 17) of one person except radius and scale, from square windows cut to discs."""
     names = names_of(settings)
     values = np.full((len(names), 17), np.nan)
     least = _MIN3 if settings.depth_source == "min3" else 0
-    for rows in _groups(hood.radii):
-        widest = int(max(hood.radii[rows].max(), least))
-        windows = hood.depth.windows(hood.centers[None, rows], widest).reshape(len(rows), -1)
-        found = _values(
-            _neighbourhood(windows, widest, hood.radii[rows]), hood.centers[rows], hood.own_depth[rows], settings
-        )
+    for rows in _group_by_width(radii):
+        widest = int(max(radii[rows].max(), least))
+        windows = depth.windows(centers[None, rows], widest).reshape(len(rows), -1)
+        found = _values(_neighbourhood(windows, widest, radii[rows]), centers[rows], own_depth[rows], settings)
         for column, name in enumerate(names):
             if name in found:
                 values[column, rows] = found[name]
     return values
 
 
-def _needs_order(settings: DescriptorConfig) -> bool:
-    return settings.statistics or settings.depth_source == "median"
+def _group_by_width(radii: Doubles) -> list[NDArray[np.intp]]:
+    """Rows of the joints that share one window width: all, or the wide ones apart if that saves many pixels.
 
-
-def _groups(radii: Doubles) -> list[NDArray[np.intp]]:
-    """Rows of the joints that share a width of window: all, or the few wide ones apart if that saves many pixels.
-
-    A hidden joint's neighbourhood is easily ten times as large as those of the others.
+    The neighbourhood of a hidden joint is easily ten times as large as those of the others.
     """
     order = np.argsort(radii, kind="stable")
     areas = (2 * radii[order].astype(np.int64) + 1) ** 2
     counts = np.arange(1, len(order))
     pixels = counts * areas[:-1] + (len(order) - counts) * areas[-1]
     best = int(pixels.argmin())
-    if len(order) * areas[-1] - pixels[best] < _WORTH_A_LOOK:
+    if len(order) * areas[-1] - pixels[best] < _SPLIT_GAIN:
         return [np.arange(len(order))]
     return [np.sort(order[: best + 1]), np.sort(order[best + 1 :])]
 
 
 class _Disc(NamedTuple):
-    """The pixels of a disc in row-major order, as seen from a square window around its centre."""
+    """The pixels of a disc in row-major order, relative to a square window around its centre."""
 
     flat: NDArray[np.intp]  # indices in the flattened window
     dx: NDArray[np.int64]
@@ -278,7 +227,7 @@ class _Neighbourhood(NamedTuple):
 
 
 def _neighbourhood(windows: Floats, half: int, radii: Doubles) -> _Neighbourhood:
-    # Distances between pixel centres are whole when squared, so the radius's square can be floored.
+    # Squared distances between pixel centres are whole numbers, so the squared radius can be floored.
     reach = np.floor(radii * radii).astype(np.int32)
     disc = _disc(int(max(reach.max(), _MIN3**2 if half >= _MIN3 else 0)), half)
     pixels = windows.take(disc.flat, axis=1)
@@ -298,7 +247,7 @@ def _values(
     empty = np.isinf(lowest)
     point = _point(pixels, counted, disc)
     found: dict[str, NDArray[np.floating]] = {"depth_min": lowest}
-    if _needs_order(settings):
+    if settings.statistics or settings.depth_source == "median":
         count = counted.sum(axis=1)
         last = np.maximum(count - 1, 0)
         ranked = np.sort(high_filled, axis=1)
@@ -309,7 +258,7 @@ def _values(
         found["depth_max"] = np.where(counted, pixels, -infinity).max(axis=1)
     if settings.statistics:
         found |= _moments(pixels, counted, count)
-        found["mad"] = _spread(ranked, last, quantiles.values[:, QUANTILES.index("median")])
+        found["mad"] = _median_deviation(ranked, last, quantiles.values[:, QUANTILES.index("median")])
         found["occlusion_asymmetry"] = found["q10"] - found["median"]
         found["point"] = point
         found |= _positions(high_filled, quantiles, (lowest, found["depth_max"]), disc, centers)
@@ -346,12 +295,12 @@ def _point(pixels: Floats, counted: NDArray[np.bool_], disc: _Disc) -> Floats:
 
 class _Quantiles(NamedTuple):
     values: Doubles  # (N, K)
-    below: NDArray[np.floating]  # (N, K), the values between which they lie
+    below: NDArray[np.floating]  # (N, K), the sample values on either side
     above: NDArray[np.floating]
 
 
 def _interpolate(ranked: NDArray[np.floating], last: NDArray[np.int64], percentiles: Doubles) -> _Quantiles:
-    """Percentiles of the first `last` + 1 values of rows in ascending order; as numpy's method 'linear'."""
+    """Percentiles of the first `last` + 1 values of ascending rows; as NumPy's method 'linear'."""
     place = last[:, None] * percentiles
     floor = place.astype(np.intp)
     weight = place - floor
@@ -363,7 +312,7 @@ def _interpolate(ranked: NDArray[np.floating], last: NDArray[np.int64], percenti
     return _Quantiles(np.where(weight < 0.5, low + step * weight, high - step * (1 - weight)), below, above)
 
 
-def _spread(ranked: Floats, last: NDArray[np.int64], median: Doubles) -> Doubles:
+def _median_deviation(ranked: Floats, last: NDArray[np.int64], median: Doubles) -> Doubles:
     """Median (N,) of the absolute distances from the median."""
     distance = np.abs(ranked - median[:, None])  # float64; infinite where nothing counts
     distance.sort(axis=1)
@@ -380,8 +329,8 @@ def _moments(pixels: Floats, counted: NDArray[np.bool_], count: NDArray[np.int64
 def _positions(
     high_filled: Floats, quantiles: _Quantiles, extremes: Sequence[Floats], disc: _Disc, centers: NDArray[np.int64]
 ) -> dict[str, NDArray[np.floating]]:
-    """Positions of the pixels nearest in value to the quantiles and the extremes."""
-    # Nearest to a quantile is one of the two values between which it lies, or both: no need to try all pixels.
+    """Positions of the pixels whose values are nearest to the quantiles and the extremes."""
+    # The nearest value to a quantile is one of the two on either side: no need to try all pixels.
     low_far, high_far = quantiles.values - quantiles.below, quantiles.above - quantiles.values
     nearer = np.where(high_far < low_far, quantiles.above, quantiles.below)
     tied = (high_far == low_far) & (quantiles.above != quantiles.below)

@@ -1,6 +1,6 @@
-"""Depth at joints, and the least and greatest around them: exactly the pixels of each disc, for many joints at once.
+"""Depth at joints, and minimum and maximum of the discs around them, for many joints at once.
 
-Discs differ in size, so their pixels stand one disc after the other in one array, and NumPy reduces its pieces.
+Discs differ in size. So their pixels are concatenated in one array, and NumPy reduces each part of it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from etl.models.base import DepthField
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
-_AT_ONCE: Final = 120_000  # pixels
-_KEPT: Final = 1024  # discs; a radius of up to 30 px has 900
+_AT_ONCE: Final = 120_000  # pixels; their arrays fit into a processor's caches
+_KEPT: Final = 1024  # cached discs; radii of up to 30 px have 900
 
 
 class _Discs(NamedTuple):
-    """The pixels of many discs: those of the disc i are `pixels[starts[i] : starts[i] + sizes[i]]`, row by row."""
+    """Pixels of many discs; disc i has `pixels[starts[i] : starts[i] + sizes[i]]`, in row-major order."""
 
-    pixels: Indices  # in the flattened map of the disc's own frame
+    pixels: Indices  # indices in the flattened depth map of the disc's frame
     starts: Indices
     sizes: Indices
-    middles: Indices  # the centre's place in `pixels`
+    middles: Indices  # index of the centre in `pixels`
 
 
 @lru_cache(maxsize=_KEPT)
 def _disc(reach: int) -> tuple[Indices, Indices]:
-    """Steps dx and dy from the centre to the pixels whose squared distance from it is at most `reach`."""
+    """Offsets dx and dy of the pixels whose squared distance from the centre is at most `reach`."""
     half = math.isqrt(reach)
     steps = np.arange(-half, half + 1)
     dy, dx = np.nonzero(steps[:, None] ** 2 + steps**2 <= reach)
     return dx - half, dy - half
 
 
-class _Steps(dict[int, Indices]):
-    """By `reach`, the steps from a disc's centre to its pixels in a flattened map `width` wide."""
+class _Offsets(dict[int, Indices]):
+    """By `reach`, the offsets of a disc's pixels from its centre in a flattened map `width` wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,25 +52,25 @@ class _Steps(dict[int, Indices]):
         if len(self) >= _KEPT:
             self.clear()
         dx, dy = _disc(reach)
-        self[reach] = steps = dy * self._width + dx
-        return steps
+        self[reach] = offsets = dy * self._width + dx
+        return offsets
 
 
 @lru_cache(maxsize=16)
-def _steps(width: int) -> _Steps:
-    return _Steps(width)
+def _offsets(width: int) -> _Offsets:
+    return _Offsets(width)
 
 
 def extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: NDArray[np.float64]) -> Floats:
-    """Depth at the joints' pixels, and the least and greatest of the finite pixels within a radius of each.
+    """Depth at the joints' pixels, and minimum and maximum of the finite pixels within a radius of each.
 
-    Where a joint's own pixel has no value, the first is that of the nearest pixel of the disc that has one, the first
-    in row-major order of several.
+    If a joint's own pixel has no value, its depth is that of the nearest finite pixel of the disc, the first in
+    row-major order of several.
 
     Parameters
     ----------
     depths : sequence of P DepthField
-        Each person's; metres.
+        One for each person; metres.
     centers : (P, J, 2) int64
         x, y of the joints' pixels, inside the image.
     radii : (P, J) float64
@@ -81,7 +81,7 @@ def extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: ND
     (3, P * J) float32
         Point, minimum, maximum; NaN where no pixel of the disc has a value.
     """
-    # So many people at once that what is made on the way stays in a processor's own caches.
+    # Groups of people are small enough for the processor's caches.
     if math.pi * np.vdot(radii, radii) <= _AT_ONCE:
         return _extremes(depths, centers, radii)
     group = (math.pi * radii * radii).sum(axis=1).cumsum() // _AT_ONCE
@@ -101,7 +101,7 @@ def _extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: N
     found[0] = values[discs.middles]
     np.minimum.reduceat(values, discs.starts, out=found[1])
     np.maximum.reduceat(values, discs.starts, out=found[2])
-    if np.isfinite(found).all():  # then all values are: NaN among them would show in both, and infinity in one
+    if np.isfinite(found).all():  # then all values are finite: NaN would show in both extremes, infinity in one
         return found
     finite = np.isfinite(values)
     np.minimum.reduceat(np.where(finite, values, np.float32(np.inf)), discs.starts, out=found[1])
@@ -114,21 +114,21 @@ def _extremes(depths: Sequence[DepthField], centers: NDArray[np.int64], radii: N
 
 
 def _nearest(values: Floats, pixels: Indices, center: NDArray[np.int64], depth: DepthField) -> np.float32:
-    """The finite one of `values` (M,) at `pixels` (M,) that is nearest to `center` (2,)."""
+    """The finite value of `values` (M,) whose pixel (M,) is nearest to `center` (2,)."""
     y, x = np.divmod(pixels, depth.shape[1])
     distance2 = (x - center[0]) ** 2 + (y - center[1]) ** 2
     return np.float32(values[np.where(np.isfinite(values), distance2, np.iinfo(np.int64).max).argmin()])
 
 
 def _discs(centers: NDArray[np.int64], radii: NDArray[np.float64], shapes: NDArray[np.int64]) -> _Discs:
-    """Discs around `centers` (P, J, 2), without what lies outside the images of `shapes` (P, 2)."""
+    """Discs around `centers` (P, J, 2), cut to the images of `shapes` (P, 2)."""
     joints = radii.shape[1]
-    # Distances between pixel centres are whole when squared, so the radius's square can be floored.
+    # Squared distances between pixel centres are whole numbers, so the squared radius can be floored.
     reaches = (radii * radii).astype(np.int64).tolist()
     parts = []
     for width, own in zip(shapes[:, 1].tolist(), reaches, strict=True):
-        steps = _steps(width)
-        parts += [steps[reach] for reach in own]
+        offsets = _offsets(width)
+        parts += [offsets[reach] for reach in own]
     sizes = np.fromiter(map(len, parts), np.intp, len(parts))
     middles = sizes // 2  # a disc is symmetric about its centre
     last = shapes[:, None, ::-1] - 1

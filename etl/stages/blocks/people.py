@@ -1,4 +1,4 @@
-"""Which of the people found in a frame is the one, or are those, that the dataset annotates."""
+"""Choose, among the people found in a frame, those that the dataset annotates."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from etl.models.base import Poses
 Floats = NDArray[np.floating]
 Rule = Literal["keypoint_score", "largest_box", "box_score"]
 
-MARGIN: Final = 150  # px around an annotated person's joints, as the published 3DPW scripts have it
+MARGIN: Final = 150  # px around an annotated person's joints, as in the published 3DPW scripts
 
 
 def choose_person(poses: Poses, rule: Rule = "keypoint_score") -> int | None:
-    """Row of the person of a frame that has one annotated person.
+    """Row of the annotated person in a frame with one annotated person.
 
     Parameters
     ----------
     poses : Poses
         Every candidate.
     rule : {"keypoint_score", "largest_box", "box_score"}
-        The highest mean of the 17 keypoint scores, as the published scripts choose; the largest box; or the box with
-        the highest detection score. The first of several equals wins; NaN loses.
+        Highest mean of the 17 keypoint scores, as in the published scripts; largest box; or highest detection score.
+        The first of several equals is chosen; NaN never is.
 
     Returns
     -------
     int or None
-        None where there is nobody.
+        None if there is nobody.
     """
     if not len(poses):
         return None
@@ -42,35 +42,28 @@ def choose_person(poses: Poses, rule: Rule = "keypoint_score") -> int | None:
     return int(np.argmax(np.where(np.isnan(merit), -np.inf, merit)))
 
 
-def associate(
-    poses: Poses,
-    boxes: Floats,
-    min_iou: float = 0.3,
-    by: Literal["keypoints", "boxes"] = "keypoints",
-) -> NDArray[np.intp]:
-    """Match the people found to annotated people, one to one, by the greatest sum of overlaps.
+def associate(poses: Poses, boxes: Floats, min_iou: float = 0.3) -> NDArray[np.intp]:
+    """Match the people found to annotated people, one to one, so that the sum of overlaps is greatest.
+
+    Compared are tight boxes around joints, of annotations and candidates alike.
 
     Parameters
     ----------
     poses : Poses
         Every candidate.
     boxes : (P, 4) float
-        Boxes x1, y1, x2, y2 in px of the annotated people; a box with NaN is matched to nobody.
+        Tight boxes x1, y1, x2, y2 px of the annotated people; a box with NaN is matched to nobody.
     min_iou : float
         Pairs that overlap less are no match, and don't influence the others.
-    by : {"keypoints", "boxes"}
-        Compare the tight boxes of the candidates' joints, which is right for annotated boxes that are tight around
-        joints, or the detector's boxes.
 
     Returns
     -------
     (P,) intp
-        Row in `poses` of each annotated person; -1 where there is none.
+        Row in `poses` of each annotated person; -1 for none.
     """
     from scipy.optimize import linear_sum_assignment  # slow to import, and few runs match people
 
-    found = box_of_keypoints(poses.keypoints) if by == "keypoints" else np.asarray(poses.boxes, np.float64)
-    overlaps = iou(np.asarray(boxes, np.float64).reshape(-1, 4), found)
+    overlaps = iou(np.asarray(boxes, np.float64).reshape(-1, 4), box_of_keypoints(poses.keypoints))
     overlaps[overlaps < max(min_iou, np.finfo(np.float64).tiny)] = 0
     rows = np.full(len(overlaps), -1, np.intp)
     annotated, candidates = linear_sum_assignment(overlaps, maximize=True)
@@ -80,7 +73,7 @@ def associate(
 
 
 def box_of_keypoints(keypoints: Floats) -> NDArray[np.float64]:
-    """Tight box x1, y1, x2, y2 (..., 4) px of joints (..., J, 2) px; joints with NaN don't count, none gives NaN."""
+    """Tight box x1, y1, x2, y2 (..., 4) px of joints (..., J, 2) px, without joints of NaN; NaN if none is left."""
     finite = np.isfinite(keypoints).all(axis=-1, keepdims=True)
     low = np.where(finite, keypoints, np.inf).min(axis=-2)
     high = np.where(finite, keypoints, -np.inf).max(axis=-2)
@@ -91,8 +84,8 @@ def box_of_keypoints(keypoints: Floats) -> NDArray[np.float64]:
 def published_boxes(boxes: Floats, width: int, height: int) -> NDArray[np.float32]:
     """Boxes in which the published 3DPW scripts look for annotated people; a pose network adds its own margin.
 
-    That is the least and greatest of the joints' coordinates, truncated to integers, and MARGIN px more on each side,
-    within [0, width - 1] x [0, height - 1]. Truncation keeps the order of numbers, so that tight boxes suffice.
+    Minimum and maximum of the joints' coordinates, truncated to integers, with MARGIN px on each side, clipped to
+    [0, width - 1] x [0, height - 1]. Tight boxes suffice, because truncation keeps the order of numbers.
 
     Parameters
     ----------
@@ -104,7 +97,7 @@ def published_boxes(boxes: Floats, width: int, height: int) -> NDArray[np.float3
     Returns
     -------
     (P, 4) float32
-        px; NaN where there is nowhere to look: joints are unknown, or further than MARGIN outside the image.
+        px; NaN where joints are unknown, or more than MARGIN outside the image.
     """
     whole = np.trunc(np.asarray(boxes, np.float64).reshape(-1, 4)) + np.array([-1, -1, 1, 1]) * MARGIN
     clipped = whole.clip(0, np.array([width, height, width, height]) - 1.0)

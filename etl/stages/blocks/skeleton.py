@@ -11,14 +11,13 @@ from schemas.skeletons import COCO_TO_H36M
 
 Floats = NDArray[np.float32]
 
-# Each row lists four COCO joints, repeated where there are fewer, so that every H36M joint is a mean of four. A
-# product with a matrix of weights would do the same for finite values, but 0 * NaN would spoil every joint of a pose
-# that lacks one.
+# Four COCO joints for each H36M joint, repeated where there are fewer, so that every H36M joint is a mean of four. A
+# matrix of weights would do the same for finite values, but with 0 * NaN one missing joint would make all joints NaN.
 _SOURCES: Final = np.array([(sources * 4)[:4] for sources in COCO_TO_H36M])
 
 
 def coco_to_h36m(keypoints: NDArray[np.floating], scores: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Convert COCO joints to Human3.6M joints; synthesised joints are means of what they lie between.
+    """Convert COCO joints to Human3.6M joints; joints that COCO lacks are means of others.
 
     Equal to MMPose's ``convert_keypoint_definition`` from 'coco' to 'h36m', for confidences too. The neck base is the
     nose, and the head is the middle of the eyes.

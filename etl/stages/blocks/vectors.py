@@ -1,4 +1,4 @@
-"""Rows of the XYCD file from rows of features and of annotations: pure functions on arrays."""
+"""Rows of the XYCD file from rows of features and annotations: pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class RowSettings:
-    """How rows are written.
+    """Options of the rows of an XYCD file.
 
     Parameters
     ----------
     part : {"truth", "detected"}
-        What the key ``part`` holds.
+        Content of the key ``part``.
     casp_extremes : {"quantile", "minmax"}
-        What the descriptor vectors hold as extremes.
+        Extremes in the descriptor vectors.
     compat : {"auglift"}, optional
-        As the published scripts: detector's scores unclipped, vectors of float16, and in a detected ``part`` the
-        visibility of the ground truth.
+        As in the published scripts: scores unclipped, float16 vectors, and a detected ``part`` has the visibility of
+        the ground truth.
     """
 
     part: Literal["truth", "detected"] = "truth"
@@ -36,7 +36,7 @@ class RowSettings:
 
     @property
     def vector_dtype(self) -> str:
-        """The dtype of the descriptor vectors."""
+        """Dtype of the descriptor vectors."""
         return "float16" if self.compat == "auglift" else "float32"
 
     def columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -71,8 +71,8 @@ def predictions(
     Returns
     -------
     dict of str to array
-        M rows each, with the descriptor vectors if `names` has what they need. Zeros, never the ground truth, where
-        the status isn't ok, and for single values that are NaN.
+        M rows each; descriptor vectors if `names` has all their features. Rows whose status isn't ok, and single
+        values of NaN, are zeros, never the ground truth.
     """
     ok = np.asarray(status) == Status.OK
     column = {name: i for i, name in enumerate(names)}
@@ -98,12 +98,12 @@ def predictions(
 
 
 def has_statistics(names: Sequence[str]) -> bool:
-    """Whether features of these names are enough for the descriptor vectors, with either kind of extremes."""
+    """Whether these features suffice for the descriptor vectors, with either kind of extremes."""
     return {*SUMMARY_COLUMNS, *VECTOR_COLUMNS, *MINMAX_COLUMNS.values()} <= set(names)
 
 
 def to_dtype(values: NDArray[np.floating], dtype: str) -> Array:
-    """`values` as float16 or float32, its greatest number in place of infinity."""
+    """Convert to float16 or float32; greater values become the greatest finite number."""
     limit = np.finfo(dtype).max
     return values.clip(-limit, limit).astype(dtype)
 
@@ -131,14 +131,14 @@ def truth(
 
 
 def detected_part(rows: dict[str, Array], visibility: NDArray[np.floating] | None, settings: RowSettings) -> Array:
-    """The key ``part`` (M, 17, 3) of detected positions: visible where the joint is valid.
+    """Key ``part`` (M, 17, 3) with detected positions; a joint is visible if it is valid.
 
     Parameters
     ----------
     rows : dict of str to array
-        What `predictions` gave.
+        From `predictions`.
     visibility : (M, 17) float, optional
-        The ground truth's, which compat "auglift" keeps.
+        Of the ground truth; compat "auglift" keeps it.
     settings : RowSettings
         Rules.
     """

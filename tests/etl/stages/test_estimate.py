@@ -270,7 +270,7 @@ def test_models_that_fail_alike_on_all_frames_finish_nothing(
 ) -> None:
     estimator, (part,) = make(tmp_path, annotated())
     monkeypatch.setattr(estimate, "build_models", lambda _: Unfit(ModelError("A batch fits.", "none", "Another GPU.")))
-    with pytest.raises(ModelError, match=r"on each: ModelError: A batch fits"):
+    with pytest.raises(ModelError, match=r"on each: ModelError: none. A batch fits"):
         estimate_partition(part, estimator)
     assert not (estimator.features / part.path).exists()
     # What is wrong with the frames themselves stays so, and is theirs.

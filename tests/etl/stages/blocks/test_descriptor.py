@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 from etl.config import DescriptorConfig
 from etl.models.base import ArrayDepth
 from etl.stages.blocks import descriptor
-from etl.stages.blocks.descriptor import describe, describe_frames, names_of, person_scale, pixel_of, radius
+from etl.stages.blocks.descriptor import describe_frames, names_of, person_scale, pixel_of, radius
 from schemas.features import BASIC_FEATURES, QUANTILES, STATISTICS
 
 WITH_STATISTICS = DescriptorConfig(statistics=True)
+
+
+def describe(depth, joints, confidence, config=None):
+    """Values and valid joints of the people of one frame."""
+    (found,) = describe_frames([depth], [joints], [confidence], config)
+    return found
 
 
 def brute_force(depth, joint, r, config, own=np.nan):
@@ -262,7 +268,7 @@ def test_looking_twice_finds_the_same(seed: int, config: DescriptorConfig) -> No
     found = []
     for worth in (0, 10**9):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(descriptor, "_WORTH_A_LOOK", worth)
+            patch.setattr(descriptor, "_SPLIT_GAIN", worth)
             found.append(describe(ArrayDepth(depth), joints, confidence, config))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])

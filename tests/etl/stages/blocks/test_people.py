@@ -78,12 +78,11 @@ def test_a_person_without_match_does_not_take_anothers():
     assert associate(poses, np.zeros((0, 4))).tolist() == []
 
 
-def test_association_by_detector_boxes():
+def test_association_is_by_the_joints_boxes():
     poses = people([[0, 0, 10, 10], [20, 0, 30, 10]])
     moved = Poses(poses.keypoints[::-1], poses.scores, poses.boxes, poses.box_scores)
     annotated = np.array([[0, 0, 10, 10.0]])
-    assert associate(moved, annotated, by="keypoints").tolist() == [1]
-    assert associate(moved, annotated, by="boxes").tolist() == [0]
+    assert associate(moved, annotated).tolist() == [1]
 
 
 boxes = st.lists(
