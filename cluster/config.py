@@ -1,8 +1,8 @@
-"""What a user says about workers: frozen, checked models, safe to write into a batch script.
+"""Configuration of workers: frozen, validated models whose values are safe in a batch script.
 
-A line `#SBATCH ...` is read by sbatch and the rest by a shell, as the user. Everything that enters a script is
-matched against a narrow form here, so that a profile passed around in a group can't smuggle a command in where a
-name belongs. `prologue` is the one place for shell code, and `xycd plan` prints it.
+sbatch reads the lines `#SBATCH ...`, and a shell runs the rest with the user's rights. Every value that enters a script
+must therefore match a narrow pattern: a profile that a group shares can't contain a command in place of a name.
+Only `prologue` holds shell code, and `xycd plan` prints it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WALLTIME: Final = re.compile(
 )
 _MEMORY: Final = re.compile(r"([1-9]\d{0,6})([KMGT])")
 _DIRECTIVE: Final = re.compile(r"--[a-z][a-z0-9-]*(=[\w@%+:,./~&|*!()\[\]-]+)?", re.ASCII)
-_OURS: Final = {  # directives that would break the matching of jobs and workers, or that have a key of their own
+_OURS: Final = {  # directives that have a key of their own, or would break the matching of jobs and workers
     "account", "array", "chdir", "clusters", "comment", "constraint", "cpus-per-task", "error", "exclude", "gres",
     "job-name", "mem", "nodes", "ntasks", "no-requeue", "open-mode", "output", "parsable", "partition", "qos",
     "requeue", "signal", "test-only", "time", "wait", "wrap",
@@ -46,17 +46,17 @@ def walltime_seconds(text: str) -> int:
     Raises
     ------
     ValueError
-        Where the text has none of these forms, or is zero.
+        When the text has another form, or is zero.
     """
     found = _WALLTIME.fullmatch(text)
     if not found or not text.isascii():
-        raise ValueError(f"a walltime is minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, not {text!r}")
+        raise ValueError(f"a walltime must be minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, not {text!r}")
     part = {name: int(value or 0) for name, value in found.groupdict().items()}
     hours = part["dh"] + part["h"]
     minutes = part["dm"] + part["hm"] + part["m"] + part["minutes"]
     seconds = part["days"] * 86400 + hours * 3600 + minutes * 60 + part["ds"] + part["hs"] + part["ms"]
     if seconds <= 0:
-        raise ValueError(f"a walltime is longer than zero, not {text!r}")
+        raise ValueError(f"a walltime must be longer than zero, not {text!r}")
     return seconds
 
 
@@ -66,11 +66,11 @@ def memory_bytes(text: str) -> int:
     Raises
     ------
     ValueError
-        Where the text has another form.
+        When the text has another form.
     """
     found = _MEMORY.fullmatch(text)
     if not found or not text.isascii():
-        raise ValueError(f"a memory size is a whole number and K, M, G or T, such as 16G, not {text!r}")
+        raise ValueError(f"a memory size must be a whole number and K, M, G or T, such as 16G, not {text!r}")
     return int(found[1]) * 1024 ** (1 + "KMGT".index(found[2]))
 
 
@@ -86,15 +86,17 @@ def _memory(value: str) -> str:
 
 def _one_line(value: str) -> str:
     if _CONTROL.search(value):
-        raise ValueError(f"a line has no line breaks or control characters, unlike {value!r}")
+        raise ValueError(f"a line must not contain line breaks or control characters, unlike {value!r}")
     return value
 
 
 def _directive(value: str) -> str:
     if not _DIRECTIVE.fullmatch(value):
-        raise ValueError(f"a directive is --name or --name=value, without spaces or quotes, not {value!r}")
+        raise ValueError(f"a directive must be --name or --name=value, without spaces or quotes, not {value!r}")
     name = value[2:].split("=")[0]
-    ours = [option for option in sorted(_OURS) if option.startswith(name)]  # sbatch takes any unambiguous beginning
+    ours = [
+        option for option in sorted(_OURS) if option.startswith(name)
+    ]  # sbatch accepts any unambiguous abbreviation
     if ours:
         raise ValueError(f"--{ours[0]} has a key of its own or is set by xycd; remove --{name} from directives")
     return value
@@ -111,36 +113,24 @@ def gres_gpus(gres: str | None) -> int:
 
 
 def node_path(text: str, name: str) -> str:
-    """Return `text` if it is the path of a folder on a node, in which variables stand for what the node sets them to.
-
-    Raises
-    ------
-    ValueError
-        Naming the setting.
-    """
+    """Return `text` if it is a path on a node, which may contain the node's variables; else raise ValueError."""
     if not re.fullmatch(r"\$?[\w./${}-]+", text, re.ASCII):
-        raise ValueError(f"{name} is a path, with variables such as $TMPDIR, not {text!r}")
+        raise ValueError(f"{name} must be a path, with variables such as $TMPDIR, not {text!r}")
     return text
 
 
 def _python(value: str) -> str:
     words = value.split(" ")
     if value.startswith("-") or not all(re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII) for word in words):
-        raise ValueError(f"an interpreter is words of letters, digits and @%+=:,./_-, not {value!r}")
+        raise ValueError(f"an interpreter must consist of words of letters, digits and @%+=:,./_-, not {value!r}")
     return value
 
 
 def safe_path(value: Path) -> Path:
-    """Return `value` if SLURM and a shell read it as one plain word.
-
-    Raises
-    ------
-    ValueError
-        Where it holds a character that either gives a meaning to (spaces, quotes, %, $, ...).
-    """
+    """Return `value` if it contains no character that is special to SLURM or a shell; else raise ValueError."""
     text = str(value)
     if "%" in text or "~" in text or shlex.quote(text) != text:
-        raise ValueError(f"a folder of jobs has letters, digits and @+=:,./_- in its path only, not {text!r}")
+        raise ValueError(f"the path of a folder of jobs must consist of letters, digits and @+=:,./_-, not {text!r}")
     return value
 
 
@@ -149,13 +139,13 @@ def port_range(text: str) -> tuple[int, int]:
     first, _, last = text.partition(":")
     low, high = int(first), int(last or first)
     if not 1024 <= low <= high <= 65535:
-        raise ValueError(f"ports lie between 1024 and 65535, lower first, not {text!r}")
+        raise ValueError(f"ports must lie between 1024 and 65535, lower first, not {text!r}")
     return low, high
 
 
 def _ports(value: str) -> str:
     if not re.fullmatch(r"\d{4,5}(:\d{4,5})?", value, re.ASCII):
-        raise ValueError(f"ports are FIRST:LAST or one number, not {value!r}")
+        raise ValueError(f"ports must be FIRST:LAST or one number, not {value!r}")
     port_range(value)
     return value
 
@@ -165,18 +155,22 @@ def _lines(value: Any) -> Any:
 
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.@+:-]*"
-Name = Annotated[str, _matching(_NAME, "a name has letters, digits and _.@+:- only")]
-Names = Annotated[str, _matching(rf"{_NAME}(,{_NAME})*", "names have letters, digits and _.@+:-, comma between them")]
+Name = Annotated[str, _matching(_NAME, "a name must consist of letters, digits and _.@+:-")]
+Names = Annotated[
+    str, _matching(rf"{_NAME}(,{_NAME})*", "names must consist of letters, digits and _.@+:-, with commas between")
+]
 Constraint = Annotated[
     str,
-    _matching(r"[A-Za-z0-9_(\[!][A-Za-z0-9_.&|*!,()\[\]-]*", "a constraint has letters, digits and _.&|*!,()[]- only"),
+    _matching(
+        r"[A-Za-z0-9_(\[!][A-Za-z0-9_.&|*!,()\[\]-]*", "a constraint must consist of letters, digits and _.&|*!,()[]-"
+    ),
 ]
-Nodes = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]*", "nodes are like n1,n[3-5]")]
+Nodes = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]*", "nodes must be like n1,n[3-5]")]
 Gres = Annotated[
-    str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.,:-]+)?", "gres is like gpu:1 or gpu:a100:1")
+    str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.,:-]+)?", "gres must be like gpu:1 or gpu:a100:1")
 ]
-Interface = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}", "an interface is like ib0 or eth0")]
-Dashboard = Annotated[str, _matching(r"[A-Za-z0-9_.-]*:\d{1,5}", "a dashboard address is like 127.0.0.1:8787")]
+Interface = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}", "an interface must be like ib0 or eth0")]
+Dashboard = Annotated[str, _matching(r"[A-Za-z0-9_.-]*:\d{1,5}", "a dashboard address must be like 127.0.0.1:8787")]
 Walltime = Annotated[str, AfterValidator(_walltime)]
 Memory = Annotated[str, AfterValidator(_memory)]
 Line = Annotated[str, AfterValidator(_one_line)]
@@ -196,56 +190,62 @@ class LocalConfig(_Frozen):
     """Workers on this machine."""
 
     gpus: Literal["auto", "none"] | tuple[int, ...] = Field(
-        "auto", description="GPUs to use, one worker each; auto: all that are visible, if the models use any"
+        "auto", description="GPUs to use, one worker each; auto: all visible GPUs, if the models use any"
     )
 
 
 class DriverConfig(_Frozen):
-    """The small batch job that holds the driver under `--detach`."""
+    """The small batch job that runs the driver under `--detach`."""
 
-    partition: Names | None = Field(None, description="None: the workers' partition")
+    partition: Names | None = Field(None, description="partition of that job; None: that of the workers")
     cpus: PositiveInt = Field(2, description="CPU cores of that job")
-    memory: Memory = Field("4G", description="of that job")
-    walltime: Walltime = Field("2-00:00:00", description="of the whole run")
-    gres: Gres | None = Field(None, description="where the partition gives no job without, such as gpu:1")
+    memory: Memory = Field("4G", description="memory of that job")
+    walltime: Walltime = Field("2-00:00:00", description="walltime of that job, and so of the whole run")
+    gres: Gres | None = Field(None, description="gres of that job, such as gpu:1, for a partition that requires one")
     directives: Directives = Field((), description="further sbatch options of that job")
 
 
 class SlurmConfig(_Frozen):
-    """Jobs that SLURM runs, each with one worker (or one worker a GPU on sites that give whole nodes only)."""
+    """Jobs of SLURM, each with one worker, or several on sites that give whole nodes only."""
 
-    partition: Names | None = Field(None, description="one, or several with commas; None: the site's default")
-    account: Name | None = Field(None, description="what the time is charged to; None: your default account")
+    partition: Names | None = Field(None, description="one partition, or several with commas; None: the site's default")
+    account: Name | None = Field(None, description="account that is charged; None: your default account")
     qos: Name | None = Field(None, description="quality of service; None: the site's default")
     constraint: Constraint | None = Field(None, description="features that a node must have, such as a100|h100")
     exclude: Nodes | None = Field(None, description="nodes to avoid, such as n1,n[3-5]")
-    gres: Gres | None = Field("gpu:1", description="None for CPU jobs")
-    cpus: PositiveInt = Field(4, description="CPU cores a job")
-    memory: Memory = Field("16G", description="a job")
-    walltime: Walltime = Field("04:00:00", description="a job; workers leave in time and are replaced")
-    workers_per_job: PositiveInt = Field(1, description="worker processes a job; the job's GPUs are dealt out to them")
-    prologue: Lines = Field((), description="shell lines before the worker starts: modules, conda activation, ...")
+    gres: Gres | None = Field("gpu:1", description="gres of a job; None for CPU jobs")
+    cpus: PositiveInt = Field(4, description="CPU cores per job")
+    memory: Memory = Field("16G", description="memory per job")
+    walltime: Walltime = Field(
+        "04:00:00", description="walltime of a job; workers leave before it ends and are replaced"
+    )
+    workers_per_job: PositiveInt = Field(1, description="worker processes per job, which share the job's GPUs")
+    prologue: Lines = Field(
+        (), description="shell lines before the worker starts, such as loading modules or activating conda"
+    )
     directives: Directives = Field((), description="further sbatch options, such as --reservation=night")
     python: Python | None = Field(
         None, description="interpreter on the nodes, such as `apptainer exec --nv image.sif python`; None: this one"
     )
     interface: Interface | None = Field(None, description="network interface of the nodes, such as ib0")
     scheduler_interface: Interface | None = Field(
-        None, description="the login node's, where its name differs; without either, the one that leads to slurmctld"
+        None, description="interface of the login node, if its name differs; None: that towards slurmctld"
     )
-    scheduler_ports: Ports | None = Field(None, description="FIRST:LAST; one free port of these is taken")
+    scheduler_ports: Ports | None = Field(None, description="FIRST:LAST; the scheduler uses one free port of these")
     worker_ports: Ports | None = Field(None, description="FIRST:LAST, for sites with a firewall between nodes")
-    tls: bool = Field(True, description="without it, everyone who reaches the port runs code as you")
+    tls: bool = Field(
+        True, description="encrypt connections; without TLS, everyone who reaches the port can run code as you"
+    )
     folder: Folder | None = Field(
-        None, description="on shared disk; gets a private folder of your own; None: inside the workspace"
+        None, description="folder on shared disk, in which a run makes a private folder; None: the workspace"
     )
     scratch: Line | None = Field(None, description="node-local folder for the workers' files, such as $TMPDIR")
-    drain: PositiveInt = Field(300, description="seconds before the walltime at which workers leave at the latest")
-    startup: PositiveInt = Field(600, description="seconds a running job has until its worker must have joined")
+    drain: PositiveInt = Field(300, description="workers leave at least so many seconds before the walltime")
+    startup: PositiveInt = Field(600, description="seconds that a running job has until its worker must have connected")
     give_up_after: PositiveInt = Field(
-        6, description="rounds of jobs in a row that end before a worker joined, 5 s, 10 s, 20 s, ... apart"
+        6, description="consecutive rounds of failed jobs (5 s, 10 s, 20 s, ... apart) after which a run ends"
     )
-    poll: float = Field(5.0, gt=0, le=60, description="seconds between two looks at squeue")
+    poll: float = Field(5.0, gt=0, le=60, description="seconds between two calls of squeue")
     driver: DriverConfig = DriverConfig()
 
     @model_validator(mode="after")
@@ -253,7 +253,7 @@ class SlurmConfig(_Frozen):
         count = (self.gres or "").rsplit(":", 1)[-1]
         if self.workers_per_job > 1 and count.isdigit() and int(count) % self.workers_per_job:
             raise ValueError(
-                f"a job's GPUs are dealt out evenly: gres {self.gres} doesn't divide by {self.workers_per_job} workers"
+                f"workers of a job must share its GPUs evenly, not {self.workers_per_job} workers with gres {self.gres}"
             )
         if self.scratch is not None:
             node_path(self.scratch, "scratch")
@@ -268,35 +268,37 @@ class SlurmConfig(_Frozen):
 
 
 class ClusterConfig(_Frozen):
-    """Where workers come from, and how many.
+    """Kind and number of workers.
 
-    A fixed number (`workers`) or, with `maximum`, as many between `minimum` and `maximum` as there is work for.
-    On SLURM the numbers count jobs.
+    The number is fixed (`workers`), or follows the work between `minimum` and `maximum`. On SLURM it counts jobs.
     """
 
-    kind: Literal["local", "slurm"] = Field("local", description="workers on this machine, or as jobs of SLURM")
-    workers: PositiveInt | None = Field(None, description="None: one a core or GPU; on SLURM one job")
-    minimum: int = Field(0, ge=0, description="of an adaptive cluster")
-    maximum: PositiveInt | None = Field(None, description="makes the cluster adaptive")
+    kind: Literal["local", "slurm"] = Field("local", description="workers on this machine, or in SLURM jobs")
+    workers: PositiveInt | None = Field(
+        None, description="number of workers or SLURM jobs; None: one worker per core or GPU, or one job"
+    )
+    minimum: int = Field(0, ge=0, description="smallest number of workers of an adaptive cluster")
+    maximum: PositiveInt | None = Field(None, description="largest number of workers; makes the cluster adaptive")
     threads_per_worker: PositiveInt | None = Field(
         None,
-        description="compute threads of a local worker; None: one, or with GPUs its share of the cores; on SLURM "
-        "slurm.cpus",
+        description="threads of a local worker; None: one, or with GPUs its share of the cores; on SLURM slurm.cpus",
     )
-    memory: Memory | None = Field(None, description="of a local worker, restarted above it; None: no limit")
-    dashboard: bool | Dashboard = Field(True, description="true: a free port of 127.0.0.1")
-    worker_ttl: PositiveInt = Field(60, description="seconds without a heartbeat after which a worker is given up")
+    memory: Memory | None = Field(
+        None, description="memory of a local worker, which is restarted above it; None: no limit"
+    )
+    dashboard: bool | Dashboard = Field(True, description="address of the dashboard; true: a free port of 127.0.0.1")
+    worker_ttl: PositiveInt = Field(60, description="seconds without a heartbeat after which a worker counts as lost")
     local: LocalConfig = LocalConfig()
     slurm: SlurmConfig = SlurmConfig()
 
     @model_validator(mode="after")
     def _bounds(self) -> ClusterConfig:
         if self.maximum is not None and self.maximum < self.minimum:
-            raise ValueError(f"maximum is at least minimum, not {self.minimum}:{self.maximum}")
+            raise ValueError(f"maximum must be at least minimum, not {self.minimum}:{self.maximum}")
         if self.maximum is not None and self.workers is not None:
             raise ValueError("set workers, or minimum and maximum, not both")
         if self.maximum is None and self.minimum:
-            raise ValueError("minimum belongs to an adaptive cluster: set maximum too")
+            raise ValueError("minimum needs an adaptive cluster: set maximum too")
         return self
 
     @property
@@ -306,7 +308,7 @@ class ClusterConfig(_Frozen):
 
     @property
     def dashboard_address(self) -> str | None:
-        """Address for the scheduler's dashboard, None where there is none."""
+        """Address for the scheduler's dashboard; None without a dashboard."""
         if isinstance(self.dashboard, str):
             return self.dashboard
         return "127.0.0.1:0" if self.dashboard else None

@@ -1,4 +1,4 @@
-"""Settings of dask that runs need, with the reason of each."""
+"""Dask settings and environment variables of a run, with the reason for each."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ THREAD_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-# A decoded frame is a few MB, and glibc gives such blocks back to the system as soon as they are free: asking for them
-# again took 800 page faults a frame of 1000x1000 px, which a worker with the embedded networks felt as 5 % of its time.
-# What is freed stays with the process instead, in one arena; the frames' number bounds how much that can be.
+# A decoded frame is a few MB. By default glibc returns freed blocks of that size to the system; requesting them again
+# took 800 page faults per frame of 1000x1000 px, 5 % of the time of a worker with the embedded networks. With these
+# settings, freed blocks stay with the process, in one arena. The number of frames in flight bounds their size.
 MEMORY: Final = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 
-# Torch's threads spin while they wait for each other, on processors that decoding threads and other people's work
-# need: beside one decoder, on two busy processors, small reference networks ran at 1.0 frames/s with two threads of
-# their own, at 3.3 where these sleep instead, and at 3.2 with a single thread. So threads that wait sleep, and networks
-# keep as many as the worker has processors: taking one away for each decoder brought nothing more.
+# By default torch's threads spin while they wait, and take cores from decoding threads and from other users. Small
+# reference networks beside one decoder on two busy cores ran at 1.0 frames/s with two spinning threads, at 3.3 with two
+# sleeping threads, and at 3.2 with one thread. So waiting threads sleep, and networks use as many threads as the worker
+# has cores: one fewer per decoder brought nothing more.
 WAITING: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 WORKER: Final[dict[str, Any]] = {
-    # Memory here is frames and networks, not dask's results: a worker that pauses at 80 % never recovers.
+    # Workers hold frames and networks, not dask's results, so a worker that pauses at 80 % would never continue.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
-    # A busy login node or a slow network is no reason to lose a worker.
+    # A busy login node or a slow network must not cost a worker.
     "distributed.comm.timeouts.connect": "60s",
     "distributed.comm.timeouts.tcp": "120s",
     "distributed.worker.daemon": True,
-    # A worker has one task for a minute: looking at itself 50 or 100 times a second took it 2.8 % of a core, and
-    # scheduler and client as much again. Now it is 0.4 % and 0.8 %, and the dashboard's profile still fills.
+    # A task lasts about a minute. Dask's defaults, 50 to 100 samples per second, took 2.8 % of a core in a worker and
+    # as much in scheduler and client. These take 0.4 % and 0.8 %, and the dashboard still shows a profile.
     "distributed.worker.profile.interval": "200ms",
     "distributed.admin.tick.interval": "500ms",
-    # Twice a second each of them read the counters of all disks and network interfaces: a quarter of what was left.
+    # By default each process reads the counters of all disks and networks twice a second, a quarter of what was left.
     "distributed.admin.system-monitor.interval": "2s",
     "distributed.admin.system-monitor.disk": False,
-    # A worker opens a port for web pages even with --no-dashboard, and TLS doesn't cover it: nothing to see there.
+    # A worker opens an HTTP port even with --no-dashboard, and TLS doesn't cover it, so it must show nothing.
     "distributed.worker.http.routes": [],
 }
 
 
 def scheduler(worker_ttl: int, *, pages: bool) -> dict[str, Any]:
-    """Settings of the process that holds scheduler and client.
+    """Settings of the process that runs scheduler and client.
 
     Parameters
     ----------
     worker_ttl : int
-        Seconds without a heartbeat after which a worker is given up.
+        Seconds without a heartbeat after which a worker counts as lost.
     pages : bool
-        Whether the scheduler's HTTP port answers. It is open in any case, and beside the dashboard it would show tasks,
-        logs and addresses as plain pages.
+        Whether the scheduler's HTTP port shows pages. The port is always open, and besides the dashboard it would show
+        tasks, logs and addresses.
     """
     chosen = WORKER | {
-        # A task that was running on 3 dying workers is called a killer by default; jobs die for other reasons. A
-        # worker has one task, and one that it writes, so each death counts against few; 20 on one are its own doing.
+        # By default a task fails after 3 workers died under it, but jobs die for other reasons. A worker has one task
+        # and one that it writes, so each death counts against few tasks: 20 deaths are the task's own fault.
         "distributed.scheduler.allowed-failures": 20,
         "distributed.scheduler.worker-ttl": f"{worker_ttl}s",
         "distributed.deploy.lost-worker-timeout": "5s",
-        # One partition a worker at a time, beside one that gave its place up, the rest queued: what isn't assigned
-        # can't be lost.
+        # A worker has one partition, besides one that seceded; the others stay queued. What isn't assigned can't be
+        # lost.
         "distributed.scheduler.worker-saturation": 1.0,
-        # A partition takes seconds to minutes: grow at once instead of after the first results.
+        # A partition takes seconds to minutes, so an adaptive cluster grows at once, not after the first results.
         "distributed.scheduler.unknown-task-duration": "30s",
         "distributed.adaptive.interval": "1s",
         "distributed.adaptive.wait-count": 10,
@@ -81,10 +81,10 @@ def scheduler(worker_ttl: int, *, pages: bool) -> dict[str, Any]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment of a worker: numeric libraries keep to so many threads, and freed memory stays at hand."""
+    """Environment of a worker whose numeric libraries use `threads` threads."""
     return {name: str(threads) for name in THREAD_VARIABLES} | WAITING | MEMORY
 
 
 def as_environment(settings: dict[str, Any]) -> dict[str, str]:
-    """Dask settings as the environment variables that dask reads them from."""
+    """Environment variables from which dask reads these settings."""
     return {"DASK_" + key.upper().replace(".", "__").replace("-", "_"): str(value) for key, value in settings.items()}

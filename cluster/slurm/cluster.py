@@ -265,6 +265,10 @@ class SlurmWorkers(SLURMCluster):
         """Error that the driver raises when no worker can be expected any more, else None."""
         return self.supervisor.failure
 
+    def hold(self, reason: str) -> None:
+        """Replace no lost job while there is a reason, such as a run that is stopping; "" ends it."""
+        self.supervisor.on_hold = reason
+
     def summary(self) -> dict[str, Any]:
         """Jobs by state and node, and problems, JSON-ready.
 

@@ -187,6 +187,7 @@ class Supervisor:
     listed_at: float | None = None  # monotonic; None before squeue's first answer
     usage: dict[str, JobUsage] = field(default_factory=dict)
     replaced: int = 0
+    on_hold: str = ""  # reason why lost jobs aren't replaced at present
     _histories: dict[str, JobHistory] = field(default_factory=dict)
     _failed_rounds: int = 0  # consecutive rounds in which jobs failed before their worker connected
     _setbacks: int = 0  # the same, plus rounds with rejections or with jobs that somebody cancelled
@@ -222,7 +223,9 @@ class Supervisor:
             self._failed_rounds = self._setbacks = 0  # a worker connected, so the profile works
             self._not_before = 0
         await self._cancel_orphans(requested, now)
-        if lost and now >= self._not_before:
+        if lost and self.on_hold:
+            self.report(f"jobs that end aren't replaced: {self.on_hold}")
+        elif lost and now >= self._not_before:
             await self._replace(lost, now)
 
     async def _replace(self, lost: list[LostJob], now: float) -> None:

@@ -110,6 +110,24 @@ def test_lost_jobs_are_replaced() -> None:
     assert supervisor.replaced == 1
 
 
+def test_on_hold_nothing_is_replaced_until_it_ends() -> None:
+    cluster = Cluster(2)
+    supervisor = supervisor_of(cluster, give_up_after=2)
+    cluster.run("w0")
+    step(supervisor, cluster)
+    supervisor.on_hold = "the run is stopping"
+    cluster.end("w0")
+    cluster.end("w1")
+    for _ in range(20):
+        step(supervisor, cluster, 600)
+    assert (cluster.jobs, supervisor.replaced, supervisor.failure) == ({"w0": "1", "w1": "2"}, 0, None)
+    assert [text for _, text in supervisor.problems] == ["jobs that end aren't replaced: the run is stopping"]
+    supervisor.on_hold = ""
+    step(supervisor, cluster, 5)
+    assert cluster.jobs == {"w0": "3", "w1": "4"}
+    assert supervisor.failure is None
+
+
 def test_a_pending_job_that_is_cancelled_is_no_failure() -> None:
     """It is replaced at once, but who cancels each that comes isn't sent ever more of them."""
     cluster = Cluster(1)
