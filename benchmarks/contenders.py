@@ -29,7 +29,7 @@ from etl.models.base import Frame
 from etl.stages.blocks.chain import estimate_batch
 from etl.stages.blocks.people import choose_person
 from etl.stages.blocks.skeleton import coco_to_h36m
-from etl.stages.estimate import build_models
+from etl.stages.identity import build_models
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 

@@ -5,7 +5,7 @@
 In place of networks something sleeps, for as long as a GPU with so many frames a second would work. All else is as in
 earnest: a worker of two cores that `run_partitions` gives partitions of 64 frames, of H.264 with 1000x1000 px (which
 are decoded from the key frame before them on) and of JPEG, with embeddings of RTMPose-l's and ViT-L's widths written.
-"One after the other" is the same without the overlap of partitions (`etl.stages.turns`).
+"One after the other" is the same without the overlap of partitions (`etl.stages.overlap`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from etl.execution.scheduling import run_partitions
 from etl.models.base import ArrayDepth, DepthField, Detections, Embeddings, Frame, Poses
 from etl.stages import estimate
 from etl.stages.estimate import Estimator, estimate_partition
+from etl.stages.overlap import free_worker_slot
 from etl.stages.progress import Silent
-from etl.stages.turns import begin_another
 from etl.store.partition import Partition, Receipt
 
 SIZE, CHANNELS = 64, (1024, 256)
@@ -80,13 +80,13 @@ def build(rate: float) -> Asleep:
 
 def one_after_the_other(partition: Partition, estimator: Estimator) -> Receipt:
     """A partition that begins when the one before is written."""
-    estimate.TURNS.begin = lambda: None
+    estimate.OVERLAP.start_next = lambda: None
     return estimate_partition(partition, estimator)
 
 
 def overlapping(partition: Partition, estimator: Estimator) -> Receipt:
     """A partition as runs have it."""
-    estimate.TURNS.begin = begin_another
+    estimate.OVERLAP.start_next = free_worker_slot
     return estimate_partition(partition, estimator)
 
 

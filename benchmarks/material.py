@@ -22,7 +22,8 @@ from etl.demo.human36m import Plan
 from etl.demo.miniature import render
 from etl.media.frames import Media, decode
 from etl.stages.annotate import annotate
-from etl.stages.estimate import Estimator, describe_stage, stage_key
+from etl.stages.estimate import Estimator
+from etl.stages.identity import describe_stage, stage_key
 from etl.store.partition import Partition, cut
 from etl.store.workspace import FeatureStore
 

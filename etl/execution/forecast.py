@@ -12,8 +12,8 @@ from etl.datasets.base import Sequence as RawSequence
 from etl.errors import MediaError
 from etl.execution.job import Job
 from etl.media.frames import Media, frame_count, media_rate
-from etl.stages.estimate import describe_models
 from etl.stages.files.mmpose import UNLABELLED
+from etl.stages.identity import describe_models
 from etl.store.partition import Partition
 from schemas import mmpose, xycd
 

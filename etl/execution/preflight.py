@@ -15,9 +15,10 @@ from etl.execution.driver import RUN_FOLDER
 from etl.execution.job import Job
 from etl.execution.resume import look_for_finished
 from etl.models.files import weights
-from etl.stages.estimate import Estimator, estimate_rows, load_rows, models_of, reads_ahead
-from etl.stages.pace import DecodeThreads, Pace
+from etl.stages.estimate import Estimator, decodes_ahead, estimate_rows, load_rows
+from etl.stages.identity import build_planned_models
 from etl.stages.progress import Silent, duration, size
+from etl.stages.throughput import DecodeThreads, WorkTimes
 from etl.store.partition import Partition
 from etl.store.workspace import Workspace
 
@@ -34,7 +35,7 @@ class Trial:
     def __call__(self) -> dict[str, float]:
         """Seconds to build the models, frames a second after that, and the number of threads that decoded for it."""
         begun = time.perf_counter()
-        models = models_of(self.estimator)
+        models = build_planned_models(self.estimator.models, self.estimator.description)
         built = time.perf_counter()
         rows = load_rows(self.estimator.annotations / self.partition.annotation, self.partition)
         estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # the first call of a network is no measure
@@ -42,10 +43,10 @@ class Trial:
         # As in a run, more threads decode while that pays; the rate is that of the number which a run settles on.
         decoders, rates = DecodeThreads(processors()), dict[int, float]()
         while True:
-            pace, warm, threads = Pace(), time.perf_counter(), decoders.count
-            estimate_rows(rows, models, self.estimator, threads=threads, ahead=reads_ahead(models), pace=pace)
+            times, warm, threads = WorkTimes(), time.perf_counter(), decoders.count
+            estimate_rows(rows, models, self.estimator, threads=threads, ahead=decodes_ahead(models), times=times)
             rates[threads] = rows.sizes["frame"] / (time.perf_counter() - warm)
-            decoders.learn(rows.sizes["frame"], pace, threads)
+            decoders.learn(rows.sizes["frame"], times, threads)
             if decoders.settled:
                 break
         return {"models_s": built - begun, "frames_per_s": rates[decoders.count], "decode_threads": decoders.count}

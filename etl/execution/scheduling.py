@@ -16,8 +16,8 @@ from distributed import Client, Future, KilledWorker, get_worker, wait
 
 from etl.errors import DeviceError, WorkspaceError, XycdError
 from etl.stages.estimate import Estimator, estimate_partition
-from etl.stages.pace import Pace
 from etl.stages.progress import Reporter
+from etl.stages.throughput import WorkTimes
 from etl.store.partition import Partition, Receipt
 from etl.store.workspace import FeatureStore, full_disk_errors
 
@@ -34,14 +34,14 @@ class Outcome:
         Reason by partition id, of partitions that raised as a whole.
     stopped : bool
         Whether somebody asked the run to stop before the end.
-    pace : Pace
+    pace : WorkTimes
         Seconds in which the models waited for frames and in which they worked, all partitions together.
     """
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
-    pace: Pace = field(default_factory=Pace)
+    pace: WorkTimes = field(default_factory=WorkTimes)
 
 
 def run_partitions(

@@ -24,8 +24,8 @@ from etl.models import registry
 from etl.stages import annotate as annotate_stage
 from etl.stages import merge as merge_stage
 from etl.stages.blocks.chain import feature_names
-from etl.stages.estimate import describe_models
 from etl.stages.files import maps
+from etl.stages.identity import describe_models
 from etl.stages.join import SequenceFiles
 from etl.stages.progress import Reporter, duration, size
 from etl.store.partition import Partition

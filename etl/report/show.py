@@ -23,7 +23,7 @@ from etl.report.overlay import Person, View, banner, crop, draw_view, panels, sc
 from etl.report.views import Source, boxes_of, decoded, frame_of, look, needs_root, person_of
 from etl.results.rows import Rows, read_rows
 from etl.stages.blocks.people import box_of_keypoints
-from etl.stages.estimate import build_models
+from etl.stages.identity import build_models
 from etl.store.workspace import FeatureStore, Workspace, atomic_target
 from schemas.camera import Camera
 from schemas.features import Status

@@ -1,7 +1,8 @@
-"""Estimate: one partition of frames to one feature file. This is what runs on a worker.
+"""Estimate: from one partition of frames to one feature file. This runs on a worker.
 
-Decoding runs ahead, in as many threads as pay. A frame that can't be decoded, or on which the models fail, costs that
-frame.
+`estimate_partition` shows the order of the steps: rows of the annotation, decoded frames, batches, networks, file.
+Frames are decoded ahead while the networks work. A frame that can't be decoded, or on which the models fail, gets a
+status and a reason; the other frames are estimated.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import functools
 import itertools
 import json
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -23,44 +24,41 @@ import xarray as xr
 from cluster.files import look_afresh
 from cluster.processors import processors
 from etl import __version__
-from etl.config import EstimateSettings, ModelSettings, to_json
-from etl.errors import DeviceError, MediaError, ModelError
-from etl.media.frames import Media, Room, decode, read_ahead
-from etl.models import registry
-from etl.models.base import Description, Frame, ModelSet, OnDevice
+from etl.config import EstimateSettings, ModelSettings
+from etl.errors import DeviceError, MediaError
+from etl.media.frames import DecodedFrame, Media, Room, decode, read_ahead
+from etl.models.base import Frame, ModelSet, OnDevice
 from etl.stages.blocks.chain import estimate_batch
-from etl.stages.blocks.people import MARGIN
-from etl.stages.estimated_rows import EstimatedRows
+from etl.stages.estimated_rows import EstimatedRows, uses_boxes
 from etl.stages.files import maps
 from etl.stages.files.features import inspect, write_partition
-from etl.stages.pace import DecodeThreads, Pace
-from etl.stages.turns import Turn, Turns
+from etl.stages.identity import build_planned_models
+from etl.stages.overlap import Overlap
+from etl.stages.throughput import DecodeThreads, WorkTimes
 from etl.store.listing import once_visible
 from etl.store.netcdf import NETCDF_LOCK
-from etl.store.partition import Partition, Receipt, digest
+from etl.store.partition import Partition, Receipt
 from etl.store.workspace import FeatureStore
-from schemas import annotation, features
 from schemas.features import Status
 
-VERSION = 1
-TURNS = Turns()
+OVERLAP = Overlap()
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """Everything that a worker needs to estimate partitions of one dataset; small, and sent with each task.
+    """Everything that a worker needs to estimate partitions of one dataset; sent with each task.
 
     Parameters
     ----------
     models : ModelSettings
-        Which model set.
+        The model set.
     settings : EstimateSettings
-        Everything else; `association` is resolved (never "auto").
+        Options of estimate; `association` is resolved (never "auto").
     media_root, annotations, features : Path
         Folders: the raw dataset, its annotation files, the feature store.
     description : str
-        JSON of what stands behind the stage key; goes into each file's attributes.
+        Of the stage, as JSON; an attribute of each file. See etl.stages.identity.
     """
 
     models: ModelSettings
@@ -71,84 +69,14 @@ class Estimator:
     description: str = field(repr=False)
 
     def maps_of(self, features: Path) -> Path | None:
-        """Where the maps belong that are kept beside a feature file; None where none are."""
+        """Path of the maps beside a feature file; None if none are kept."""
         embeddings = self.settings.embeddings
         return maps.path_of(features, embeddings) if embeddings.keep_maps else None
 
     @property
     def uses_boxes(self) -> bool:
-        """Whether annotated boxes decide who is who."""
-        return self.settings.association in ("overlap", "ground_truth_box")
-
-
-def describe_models(models: ModelSettings) -> Description:
-    """Identity and widths of a model set, which is built only where nothing else tells them."""
-    found = registry.describe(models.set, cache=models.cache, **models.options)
-    if found is None:
-        built = build_models(models)
-        found = Description(built.identity, built.channels)
-    return found
-
-
-def describe_stage(models: ModelSettings, settings: EstimateSettings, frames: Any) -> dict[str, Any]:
-    """Everything that can change a value, and how frames are cut: what the stage key hashes.
-
-    Parameters
-    ----------
-    models, settings
-        As configured, `association` resolved.
-    frames : JSON-ready
-        The dataset's options that choose frames.
-    """
-    # Maps are kept in files of their own, whose names say their sizes; no feature depends on them.
-    beside = {"batch", "decode_ahead_mb", "embeddings"}
-    parameters = settings.model_dump(mode="json", exclude=beside) | {"embeddings": settings.embeddings.enabled}
-    description = {
-        "stage": f"estimate {VERSION}",
-        "models": describe_models(models).identity,
-        "parameters": parameters,
-        "frames": frames,
-    }
-    if settings.association == "ground_truth_box":  # a rule that others don't depend on
-        description["boxes"] = f"joints truncated to integers, {MARGIN} px around, within the image"
-    return description
-
-
-def stage_key(description: dict[str, Any]) -> str:
-    """Key of the folder of all features that this stage makes."""
-    return digest(description, length=12)
-
-
-@functools.lru_cache(maxsize=1)
-def _cached_models(settings: str) -> ModelSet:
-    # One set a process: building takes seconds, and GPUs have no room for two.
-    chosen = ModelSettings.model_validate_json(settings)
-    return registry.build(chosen.set, cache=chosen.cache, **chosen.options)
-
-
-def build_models(settings: ModelSettings) -> ModelSet:
-    """The model set, built once a process."""
-    return _cached_models(to_json(settings))
-
-
-def models_of(estimator: Estimator) -> ModelSet:
-    """The estimator's model set, built once a process, and the one that its features are named after.
-
-    Raises
-    ------
-    etl.errors.ModelError
-        When it can't be built, or is another here.
-    """
-    models = build_models(estimator.models)
-    planned, found = json.loads(estimator.description)["models"], json.loads(json.dumps(models.identity))
-    if found != planned:
-        names = [name for name in {**planned, **found} if found.get(name) != planned.get(name)]
-        raise ModelError(
-            "A worker's models are those that the run was planned with, and that its features are named after.",
-            "; ".join(f"{name} is {found.get(name)}, planned {planned.get(name)}" for name in names),
-            "See to it that all machines have the same files and the same version of xycd, and start the run again.",
-        )
-    return models
+        """Whether detections are matched to annotated boxes."""
+        return uses_boxes(self.settings)
 
 
 def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
@@ -157,90 +85,66 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     Parameters
     ----------
     partition : Partition
-        What to do.
+        Frames of one sequence.
     estimator : Estimator
-        How.
+        Models, settings and folders.
 
     Returns
     -------
     Receipt
-        Proof of the file, which exists when this returns.
+        Of the file, which exists when this returns.
 
     Raises
     ------
     etl.errors.WorkspaceError
         When the workspace can't be written.
     etl.errors.ModelError
-        When the models can't be built, or are others than those planned with.
+        When the models can't be built, differ from those planned, or fail on all frames alike.
     """
-    with TURNS.partition() as turn:
-        return _estimate_partition(partition, estimator, turn)
-
-
-def _estimate_partition(partition: Partition, estimator: Estimator, turn: Turn) -> Receipt:
-    store = FeatureStore(estimator.features)
-    finished, maps_path = _finished(partition, store), estimator.maps_of(store.folder / partition.path)
-    if finished is not None and (maps_path is None or maps_path.exists()):
-        return finished
-    models = models_of(estimator)
-    rows = load_rows(once_visible(estimator.annotations / partition.annotation), partition)
-    decoders, pace = _decoders(), Pace()
-    threads = decoders.count
-    keeper = None if maps_path is None else maps.Keeper.of(rows, models, estimator.settings.embeddings)
-    ds = estimate_rows(
-        rows,
-        models,
-        estimator,
-        threads=threads,
-        ahead=reads_ahead(models),
-        pace=pace,
-        keeper=keeper,
-        turn=turn,
-        begin=lambda: store.record_attempt(partition.id),
-    )
-    decoders.learn(partition.frames, pace, threads)
-    turn.begin_next()
-    origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
-    if keeper is not None and maps_path is not None:  # before the features, which say that the partition is finished
-        maps.write(keeper.ds.assign_attrs(origin), maps_path)
-    # Features that are there already stay: receipts know them by checksum.
-    receipt = finished or write_partition(ds.assign_attrs(origin), partition, store)
-    return replace(
-        receipt,
-        seconds=round(turn.seconds, 3),
-        wait_s=round(pace.wait_s, 3),
-        model_s=round(pace.model_s, 3),
-    )
+    with OVERLAP.partition() as progress:
+        store = FeatureStore(estimator.features)
+        finished, maps_path = _finished(partition, store), estimator.maps_of(store.folder / partition.path)
+        if finished is not None and (maps_path is None or maps_path.exists()):
+            return finished
+        models = build_planned_models(estimator.models, estimator.description)
+        rows = load_rows(once_visible(estimator.annotations / partition.annotation), partition)
+        map_rows = None if maps_path is None else maps.MapRows.of(rows, models, estimator.settings.embeddings)
+        table = EstimatedRows(rows, models, estimator.settings, map_rows)
+        decoders, times = _decode_threads(), WorkTimes()
+        threads = decoders.count
+        with (
+            decoded_frames(rows, estimator, threads=threads, ahead=decodes_ahead(models)) as (frames, all_decoded),
+            progress.networks(),
+        ):
+            store.record_attempt(partition.id)
+            batches = times.measure(batched(frames, estimator.settings.batch))
+            for batch in progress.start_next_when(all_decoded, batches):
+                _estimate_batch(batch, models, estimator.settings, table)
+        decoders.learn(partition.frames, times, threads)
+        ds = table.finish()
+        origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
+        if map_rows is not None and maps_path is not None:  # first, because the features mark the partition as finished
+            maps.write(map_rows.ds.assign_attrs(origin), maps_path)
+        # Features that exist already stay: receipts know them by checksum.
+        receipt = finished or write_partition(ds.assign_attrs(origin), partition, store)
+        return replace(
+            receipt,
+            seconds=round(progress.seconds, 3),
+            wait_s=round(times.wait_s, 3),
+            model_s=round(times.model_s, 3),
+        )
 
 
 def _finished(partition: Partition, store: FeatureStore) -> Receipt | None:
-    """Receipt of the partition's file, if it is there and whole.
+    """Receipt of the partition's file if it exists and is complete.
 
-    The scheduler runs a finished task again when its worker dies before the driver has the receipt.
+    The scheduler runs a finished task again if its worker dies before the driver has the receipt.
     """
     look_afresh((store.folder / partition.path).parent)
     if (store.folder / partition.path).exists():
         with contextlib.suppress(ValueError, OSError, KeyError):
             return inspect(partition, store)
     return None
-
-
-def reads_ahead(models: ModelSet) -> bool:
-    """Whether frames are decoded while the models work: where they leave this process a processor for it."""
-    return _decoders().limit > 1 or (isinstance(models, OnDevice) and models.on_device)
-
-
-@functools.lru_cache(maxsize=1)
-def _room(megabytes: int) -> Room:
-    """Of this process, for decoded frames."""
-    return Room(megabytes * 2**20)
-
-
-@functools.lru_cache(maxsize=1)
-def _decoders() -> DecodeThreads:
-    """Of this process. OpenCV's own threads would only get in the way of those that decode and compute."""
-    cv2.setNumThreads(1)
-    return DecodeThreads(processors())
 
 
 def load_rows(path: Path, partition: Partition) -> xr.Dataset:
@@ -251,6 +155,55 @@ def load_rows(path: Path, partition: Partition) -> xr.Dataset:
         return ds.isel(frame=rows).load()
 
 
+@contextlib.contextmanager
+def decoded_frames(
+    rows: xr.Dataset, estimator: Estimator, *, threads: int, ahead: bool
+) -> Iterator[tuple[Iterator[DecodedFrame], threading.Event]]:
+    """Decode the frames of annotation rows, in order; the event is set when a read-ahead has decoded all of them."""
+    numbers = np.unique(rows["frame_number"].values).tolist()
+    media = Media.from_dict(json.loads(rows.attrs["media"]))
+    settings, all_decoded = estimator.settings, threading.Event()
+    frames = decode(estimator.media_root, media, numbers, threads=threads, max_pixels=settings.max_pixels)
+    if ahead:
+        frames = read_ahead(_then_set(all_decoded, frames), _frame_memory(settings.decode_ahead_mb))
+    with contextlib.closing(frames):
+        yield frames, all_decoded
+
+
+def decodes_ahead(models: ModelSet) -> bool:
+    """Whether frames are decoded while the models work, rather than between their batches.
+
+    On a single processor that gains nothing and empties the models' caches: 2.4 % more processor time with the embedded
+    models.
+    """
+    return _decode_threads().limit > 1 or (isinstance(models, OnDevice) and models.on_device)
+
+
+@functools.lru_cache(maxsize=1)
+def _frame_memory(megabytes: int) -> Room:
+    """Memory for decoded frames, shared by the partitions of this process."""
+    return Room(megabytes * 2**20)
+
+
+@functools.lru_cache(maxsize=1)
+def _decode_threads() -> DecodeThreads:
+    """Number of decoding threads of this process."""
+    cv2.setNumThreads(1)  # OpenCV's own threads would compete with those that decode and compute
+    return DecodeThreads(processors())
+
+
+def _then_set(event: threading.Event, items: Iterable[T]) -> Generator[T, None, None]:
+    yield from items
+    event.set()
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` items (itertools.batched needs Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
 def estimate_rows(
     rows: xr.Dataset,
     models: ModelSet,
@@ -258,34 +211,22 @@ def estimate_rows(
     *,
     threads: int = 1,
     ahead: bool = True,
-    pace: Pace | None = None,
-    keeper: maps.Keeper | None = None,
-    turn: Turn | None = None,
-    begin: Callable[[], object] = lambda: None,
+    times: WorkTimes | None = None,
 ) -> xr.Dataset:
-    """Features of annotation rows.
+    """Features of annotation rows, in memory; for trials, which write nothing.
 
     Parameters
     ----------
     rows : xr.Dataset
-        Annotation dataset, one row a frame and person.
+        Annotation dataset, one row for each frame and person.
     models : ModelSet
         Built for this process.
     estimator : Estimator
-        Where frames come from, and the settings.
-    threads : int
-        Decode; they change no value.
-    ahead : bool
-        Decode while the models work, rather than between their batches. On a single processor nothing is won by that,
-        and what the models left in its caches is lost: 2.4 % more processor time with the embedded ones.
-    pace : Pace, optional
-        Learns where the time went.
-    keeper : maps.Keeper, optional
-        Gathers the feature maps of these rows.
-    turn : Turn, optional
-        Of the partition that these rows are; by default nobody else is in this process.
-    begin : callable
-        Called when its turn has come to have the networks.
+        Source of the frames, and the settings.
+    threads, ahead
+        See `decoded_frames` and `decodes_ahead`; they change no value.
+    times : WorkTimes, optional
+        Measures waiting and work.
 
     Returns
     -------
@@ -295,71 +236,41 @@ def estimate_rows(
     Raises
     ------
     etl.errors.ModelError
-        When the models fail on all frames alike, which says something about them or their node rather than about the
-        frames: such a partition isn't finished, and runs again.
+        When the models fail on all frames alike.
     """
-    settings = estimator.settings
-    pose_channels, depth_channels = models.channels if settings.embeddings.enabled else (0, 0)
-    ds = features.empty(
-        annotation.key_of(rows),
-        rows["frame_number"].values,
-        rows["person"].values,
-        statistics=settings.descriptor.statistics,
-        pose_channels=pose_channels,
-        depth_channels=depth_channels,
-    )
-    table = EstimatedRows(ds, rows, estimator.uses_boxes, keeper)
-    numbers = np.unique(rows["frame_number"].values).tolist()
-    media = Media.from_dict(json.loads(rows.attrs["media"]))
-    pace, turn = pace or Pace(), turn or Turn(Turns(), alone=True)
-    with contextlib.ExitStack() as stack:
-        decoded = decode(estimator.media_root, media, numbers, threads=threads, max_pixels=settings.max_pixels)
-        at_the_end = threading.Event()
-        if ahead:
-            decoded = read_ahead(_noting_the_end(decoded, at_the_end), _room(settings.decode_ahead_mb))
-        stack.callback(decoded.close)
-        stack.enter_context(turn.networks())
-        begin()
-        for batch in pace.split(batched(decoded, settings.batch)):
-            if at_the_end.is_set():
-                turn.begin_next()
-            frames = table.keep_decoded(batch, settings.field_of_view)
-            if frames:
-                _estimate_frames(frames, models, settings, table)
-    if reason := table.common_failure():
-        fix = "Fix the cause; the same command runs the partition again."
-        raise ModelError("Models work on some frame of a partition.", f"on each: {reason}", fix)
+    table = EstimatedRows(rows, models, estimator.settings)
+    with decoded_frames(rows, estimator, threads=threads, ahead=ahead) as (frames, _):
+        for batch in (times or WorkTimes()).measure(batched(frames, estimator.settings.batch)):
+            _estimate_batch(batch, models, estimator.settings, table)
     return table.finish()
 
 
-def _noting_the_end(items: Iterable[T], at_the_end: threading.Event) -> Generator[T, None, None]:
-    yield from items
-    at_the_end.set()
+def _estimate_batch(
+    batch: Sequence[DecodedFrame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows
+) -> None:
+    """Fill in the rows of a batch of frames."""
+    frames = table.keep_decoded(batch, settings.field_of_view)
+    if frames:
+        _run_blocks(frames, models, settings, table)
 
 
-def _estimate_frames(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows) -> None:
-    """Fill in a batch; when the models fail on it, find out on which of its frames."""
+def _run_blocks(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows) -> None:
+    """Fill in the rows of decoded frames; if the models fail on them, find out on which frame."""
     try:
         results = estimate_batch(frames, [table.boxes(f.number) for f in frames], models, settings)
-    except Exception as error:  # whatever a network raises costs the frame it happened on, and is listed
+    except Exception as error:  # any error of a network costs the frame it happened on, and is recorded
         if isinstance(models, OnDevice) and not models.device_works():
-            found = f"{type(error).__name__}: {error}"
             raise DeviceError(
-                "A worker's GPU answers.", found, "If others of its node fail too, exclude it."
+                "A worker's GPU must work.",
+                f"{type(error).__name__}: {error}",
+                "If other workers of its node fail too, exclude the node.",
             ) from error
         if len(frames) == 1:
             status = Status.DECODE_ERROR if isinstance(error, MediaError) else Status.MODEL_ERROR
             table.fail(frames[0].number, status, f"{type(error).__name__}: {error}")
             return
         for frame in frames:
-            _estimate_frames([frame], models, settings, table)
+            _run_blocks([frame], models, settings, table)
         return
     for frame, result in zip(frames, results, strict=True):
         table.fill(frame.number, result)
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size` items (itertools.batched needs Python 3.12)."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

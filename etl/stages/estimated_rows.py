@@ -1,4 +1,4 @@
-"""The rows of a partition while its frames are estimated: which belong to a frame, and what became of them."""
+"""The rows of a partition while its frames are estimated."""
 
 from __future__ import annotations
 
@@ -9,58 +9,77 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from etl.config import EstimateSettings
+from etl.errors import ModelError
 from etl.media.frames import DecodedFrame
-from etl.models.base import Frame
+from etl.models.base import Frame, ModelSet
 from etl.stages.blocks.chain import FrameFeatures
+from etl.stages.blocks.people import box_of_keypoints
 from etl.stages.files import maps
 from schemas import annotation, features
 from schemas.camera import Camera
 from schemas.features import Status
 
 
+def uses_boxes(settings: EstimateSettings) -> bool:
+    """Whether detections are matched to annotated boxes."""
+    return settings.association in ("overlap", "ground_truth_box")
+
+
 class EstimatedRows:
-    """The rows of a feature dataset, being filled.
+    """The feature dataset of a partition, filled in frame by frame.
 
     Parameters
     ----------
-    ds : xr.Dataset
-        Of `schemas.features`, to be filled in place.
     annotated : xr.Dataset
-        The annotation's rows, one for each of its own.
-    uses_boxes : bool
-        Whether annotated boxes decide who is who.
-    keeper : maps.Keeper, optional
-        Gathers the feature maps.
+        Annotation rows, one for each frame and person; the features have the same rows.
+    models : ModelSet
+        Tells the widths of the embeddings.
+    settings : EstimateSettings
+        Tells which features are stored, and how people are matched.
+    map_rows : maps.MapRows, optional
+        Collects the feature maps.
     """
 
     def __init__(
-        self, ds: xr.Dataset, annotated: xr.Dataset, uses_boxes: bool, keeper: maps.Keeper | None = None
+        self,
+        annotated: xr.Dataset,
+        models: ModelSet,
+        settings: EstimateSettings,
+        map_rows: maps.MapRows | None = None,
     ) -> None:
-        self.ds, self.keeper = ds, keeper
-        # An array each, since looking one up in a dataset takes longer than filling in its row.
-        self.arrays = {name: ds[name].values for name in (*features.VARIABLES, *features.EMBEDDINGS) if name in ds}
         self.key = annotation.key_of(annotated)
         self.camera = annotation.camera_of(annotated)
+        numbers = annotated["frame_number"].values
+        pose_channels, depth_channels = models.channels if settings.embeddings.enabled else (0, 0)
+        self.ds = features.empty(
+            self.key,
+            numbers,
+            annotated["person"].values,
+            statistics=settings.descriptor.statistics,
+            pose_channels=pose_channels,
+            depth_channels=depth_channels,
+        )
+        self.map_rows = map_rows
+        # Plain arrays, because access through a dataset takes longer than filling in a row.
+        names = (*features.VARIABLES, *features.EMBEDDINGS)
+        self.arrays = {name: self.ds[name].values for name in names if name in self.ds}
         self.reasons: dict[int, str] = {}
         self.grids: dict[str, set[tuple[int, int]]] = {}
         self.rows_of: dict[int, list[int]] = {}
-        for row, number in enumerate(annotated["frame_number"].values.tolist()):
+        for row, number in enumerate(numbers.tolist()):
             self.rows_of.setdefault(number, []).append(row)
         self._boxes: NDArray[np.float32] | None = None
-        if uses_boxes and annotation.has_ground_truth(annotated):
-            xy = annotated["keypoints_2d"].values
-            # A person whose joints are unknown has a box of NaN, which nothing overlaps.
-            finite = np.isfinite(xy).all(-1, keepdims=True)
-            low, high = np.where(finite, xy, np.inf).min(1), np.where(finite, xy, -np.inf).max(1)
-            boxes = np.concatenate([low, high], axis=1)
-            self._boxes = np.where(np.isfinite(boxes), boxes, np.nan).astype(np.float32)
+        if uses_boxes(settings) and annotation.has_ground_truth(annotated):
+            # A person with unknown joints has a box of NaN, which matches nobody.
+            self._boxes = box_of_keypoints(annotated["keypoints_2d"].values).astype(np.float32)
 
     def boxes(self, number: int) -> NDArray[np.float32] | None:
-        """Boxes of the annotated people of a frame, where they matter."""
+        """Boxes of the annotated people of a frame; None if they aren't used."""
         return None if self._boxes is None else self._boxes[self.rows_of[number]]
 
     def keep_decoded(self, batch: Iterable[DecodedFrame], field_of_view: float) -> list[Frame]:
-        """The frames that have an image; the others are marked."""
+        """Frames with an image; rows of the others are marked as failed."""
         frames = []
         for item in batch:
             if item.image is None:
@@ -72,14 +91,14 @@ class EstimatedRows:
         return frames
 
     def fail(self, number: int, status: Status, reason: str) -> None:
-        """Mark all rows of a frame."""
+        """Mark all rows of a frame as failed."""
         for row in self.rows_of[number]:
             self._mark(row, status, reason)
 
     def fill(self, number: int, result: FrameFeatures) -> None:
-        """Write one frame's features into its rows."""
+        """Fill in the rows of one frame."""
         for person, row in enumerate(self.rows_of[number]):
-            i = min(person, len(result.found) - 1)  # one entry where a rule chose one person for the frame
+            i = min(person, len(result.found) - 1)  # one entry if a rule chose one person of the frame
             if not result.found[i]:
                 why = "no person detected" if self._boxes is None else "no detection overlaps the annotated person"
                 self._mark(row, Status.NO_PERSON, why)
@@ -97,16 +116,16 @@ class EstimatedRows:
                     filled[name][row] = features.encode_float16(values[i])
             for stream, grid in result.embeddings.grids.items():
                 self.grids.setdefault(stream, set()).add(grid)
-            if self.keeper is not None:
-                self.keeper.fill(row, i, result.maps)
+            if self.map_rows is not None:
+                self.map_rows.fill(row, i, result.maps)
             filled["status"][row] = Status.OK
 
     def _mark(self, row: int, status: Status, reason: str) -> None:
         self.arrays["status"][row] = status
         self.reasons[row] = reason
 
-    def common_failure(self) -> str | None:
-        """The reason for which the models failed on all frames that have an image, if those are several."""
+    def _common_failure(self) -> str | None:
+        """The one reason for which the models failed on all decoded frames, if there are several frames."""
         status = self.arrays["status"]
         rows = np.flatnonzero(status != Status.DECODE_ERROR)
         failed = {number for number, own in self.rows_of.items() if status[own[0]] == Status.MODEL_ERROR}
@@ -116,8 +135,21 @@ class EstimatedRows:
         return reasons.pop() if len(reasons) == 1 else None
 
     def finish(self) -> xr.Dataset:
-        """The dataset with its reasons."""
+        """The complete dataset, with the reasons of failures.
+
+        Raises
+        ------
+        etl.errors.ModelError
+            When the models failed on all frames alike. The cause is then the models or their node rather than the
+            frames, so the partition isn't finished, and runs again.
+        """
+        if reason := self._common_failure():
+            raise ModelError(
+                "Models must work on some frame of a partition.",
+                f"on each: {reason}",
+                "Fix the cause; the same command runs the partition again.",
+            )
         self.ds.attrs["failures"] = json.dumps(sorted(self.reasons.items()))
-        if self.grids:  # several of depth where a sequence's images have several sizes
+        if self.grids:  # several for depth if the images of a sequence differ in size
             self.ds.attrs["embedding_grids"] = json.dumps({name: sorted(own) for name, own in self.grids.items()})
         return features.validate(self.ds)

@@ -1,7 +1,7 @@
-"""Feature maps that are kept beside a feature file: gathered, written, and read back.
+"""Feature maps kept beside a feature file: collect, write and read them.
 
-A partition has one file of them, a Zarr store in a zip: it appears under its name when it is whole, and before the
-partition's feature file. Its name says the sizes that were asked for, so that files of other sizes may lie beside it.
+A partition has one file of maps, a Zarr store in a zip. It appears under its name when it is complete, before the
+partition's feature file. Its name has the configured sizes, so that files with other sizes may exist beside it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from etl.models.base import MapSource, ModelSet, PooledMap
 from etl.store.workspace import atomic_target
 from schemas import annotation, maps
 
-CHUNK_BYTES: Final = 1 << 20  # what reading a single row costs at most, about
-# Saves a tenth of features, and nearly all of rows without any.
+CHUNK_BYTES: Final = 1 << 20  # about what reading a single row costs at most
+# Saves a tenth of the bytes, and nearly all of rows without maps.
 COMPRESSOR: Final[Mapping[str, str | int]] = {"id": "zstd", "level": 1}
 
 
@@ -32,7 +32,7 @@ def path_of(features: Path, settings: EmbeddingSettings) -> Path:
 
 
 def check(settings: EmbeddingSettings, chosen: ModelSettings) -> None:
-    """Find out before anything runs whether maps can be kept, where they are asked for.
+    """Check, before anything runs, that maps can be kept if configured.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def check(settings: EmbeddingSettings, chosen: ModelSettings) -> None:
 
 
 def require_zarr(what: str) -> None:
-    """Raise a ConfigError where the package zarr, which an extra brings, is absent; `what` begins the sentence."""
+    """Raise a ConfigError if the optional package zarr is missing; `what` needs it."""
     try:
         import zarr  # noqa: F401
     except ImportError as error:
@@ -59,20 +59,20 @@ def require_zarr(what: str) -> None:
 
 
 def bytes_of_row(channels: tuple[int, int], settings: EmbeddingSettings) -> int:
-    """Bytes that the maps of one row take uncompressed; 0 where none are kept."""
+    """Bytes of the maps of one row, uncompressed; 0 if none are kept."""
     if not settings.keep_maps:
         return 0
     sizes = zip(channels, (settings.pose_map, settings.depth_map), strict=True)
     return sum(2 * width * columns * rows + 60 for width, (columns, rows) in sizes)
 
 
-class Keeper:
-    """The maps of a partition's rows, being gathered.
+class MapRows:
+    """The maps of a partition's rows, filled in row by row.
 
     Parameters
     ----------
     ds : xr.Dataset
-        Of `schemas.maps`, to be filled in place.
+        Of `schemas.maps`, filled in place.
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
@@ -81,12 +81,12 @@ class Keeper:
 
     @classmethod
     def of(cls, rows: xr.Dataset, models: ModelSet, settings: EmbeddingSettings) -> Self:
-        """Keeper of the maps of annotation rows.
+        """Empty maps of annotation rows.
 
         Raises
         ------
         TypeError
-            When the set has no maps; `check` finds that before.
+            When the set has no maps; `check` finds that earlier.
         """
         if not isinstance(models, MapSource):
             raise TypeError(f"{models} has no feature maps")
@@ -98,7 +98,7 @@ class Keeper:
         )
 
     def fill(self, row: int, person: int, pooled: Mapping[str, PooledMap]) -> None:
-        """Take over the maps of the `person`-th person of a frame."""
+        """Fill in a row with the maps of the `person`-th person of a frame."""
         for stream, found in pooled.items():
             self._arrays[f"{stream}_feature_map"][row] = found.values[person]
             self._arrays[f"{stream}_px_to_cell"][row] = found.px_to_cell[person][:2]
@@ -111,12 +111,13 @@ def write(ds: xr.Dataset, path: Path) -> None:
     Raises
     ------
     etl.errors.WorkspaceError
-        When the disk refuses.
+        When the disk can't be written.
     """
     import zarr
     from zarr.storage import ZipStore
 
-    # Not by xarray, which writes attributes twice: a zip keeps both. Format 2: every reader knows it, and it has text.
+    # Not by xarray, which writes attributes twice, and a zip keeps both. Format 2, because all readers support it, and
+    # text in it.
     with atomic_target(path) as temporary, ZipStore(temporary, mode="w") as store:
         group = zarr.create_group(store, zarr_format=2, attributes=ds.attrs)
         for name, variable in maps.validate(ds).variables.items():
@@ -135,16 +136,16 @@ def write(ds: xr.Dataset, path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[xr.Dataset]:
-    """A maps file, whose arrays are read when they are asked for within the context.
+    """Open a maps file; its arrays are read on access, within the context.
 
     Raises
     ------
     OSError
-        When it isn't there or is damaged.
+        When it is missing or damaged.
     """
     from zarr.storage import ZipStore
 
-    path.stat()  # says what is wrong where there is no such file
+    path.stat()  # raises a clear error if there is no such file
     if not zipfile.is_zipfile(path):
         raise OSError(f"{path}: it isn't a whole zip file")
     try:
@@ -160,7 +161,7 @@ def read(path: Path, names: Collection[str] | None = None) -> xr.Dataset:
     Raises
     ------
     OSError
-        When it isn't there or is damaged.
+        When it is missing or damaged.
     KeyError
         When it lacks one of `names`.
     """
@@ -169,12 +170,12 @@ def read(path: Path, names: Collection[str] | None = None) -> xr.Dataset:
 
 
 def inspect(path: Path, partition: str, rows: int) -> None:
-    """Read a maps file, and check that it is whole and belongs to the partition.
+    """Read a maps file, and check that it is complete and belongs to the partition.
 
     Raises
     ------
     ValueError, KeyError, OSError
-        When not.
+        When it isn't.
     """
     ds = maps.validate(read(path))
     if ds.attrs.get("partition") != partition or ds.sizes["frame"] != rows:

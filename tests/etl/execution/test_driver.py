@@ -16,8 +16,8 @@ from cluster.control import read_status, send
 from etl.config import Config, load
 from etl.execution.driver import Driver, Heeding, Stopped, Watch, status_text
 from etl.execution.scheduling import Outcome
-from etl.stages.pace import Pace
 from etl.stages.progress import Silent
+from etl.stages.throughput import WorkTimes
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def facts() -> Any:
     """Facts of an outcome of 60 rows, 40 of 100 having been there before."""
     watch = Watch(SimpleNamespace(stopping=False, workers=lambda: {"workers": 2}), "h36m", 200, 40)  # type: ignore[arg-type]
 
-    def of(pace: Pace) -> dict[str, Any]:
+    def of(pace: WorkTimes) -> dict[str, Any]:
         outcome = Outcome(pace=pace)
         outcome.counts.update({"ok": 58, "no_person": 2})
         return watch.facts(outcome, 3)
@@ -38,7 +38,7 @@ def text(facts: dict[str, Any]) -> str:
 
 
 def test_facts_count_rows(facts: Any) -> None:
-    found = facts(Pace())
+    found = facts(WorkTimes())
     assert (found["rows_done"], found["rows_total"], found["failed_rows"]) == (100, 200, 2)
     assert found["waiting"] is None
     assert "pace" not in text(found)
@@ -47,17 +47,17 @@ def test_facts_count_rows(facts: Any) -> None:
 @pytest.mark.parametrize(
     ("pace", "expected"),
     [
-        (Pace(1, 99), "model-bound: the models wait for frames 1% of the time"),
-        (Pace(60, 40), "decode-bound: the models wait for frames 60% of the time"),
+        (WorkTimes(1, 99), "model-bound: the models wait for frames 1% of the time"),
+        (WorkTimes(60, 40), "decode-bound: the models wait for frames 60% of the time"),
     ],
 )
-def test_status_says_what_the_run_is_bound_by(facts: Any, pace: Pace, expected: str) -> None:
+def test_status_says_what_the_run_is_bound_by(facts: Any, pace: WorkTimes, expected: str) -> None:
     assert expected in text(facts(pace))
 
 
 def test_status_of_a_run_that_does_not_tell(facts: Any) -> None:
     """A driver of an older version publishes no such fact."""
-    found = facts(Pace(1, 99))
+    found = facts(WorkTimes(1, 99))
     del found["waiting"], found["unit"]
     assert "pace" not in text(found)
     assert "100 of 200" in text(found)

@@ -135,17 +135,17 @@ class Waiting(SimpleNamespace):
     def __call__(self, rows: Any, models: object, estimator: object, **options: Any) -> None:
         threads = options.get("threads", 1)
         self.asked.append(threads)
-        if "pace" in options:
-            options["pace"].wait_s, options["pace"].model_s = 8 / min(threads, 4), 1.0
+        if "times" in options:
+            options["times"].wait_s, options["times"].model_s = 8 / min(threads, 4), 1.0
 
 
 def test_the_trial_decodes_as_the_run_will(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = Waiting(asked=[])
     monkeypatch.setattr("etl.execution.preflight.estimate_rows", estimate)
-    monkeypatch.setattr("etl.execution.preflight.models_of", lambda estimator: None)
+    monkeypatch.setattr("etl.execution.preflight.build_planned_models", lambda *_: None)
     monkeypatch.setattr("etl.execution.preflight.load_rows", lambda path, partition: annotation.mock(frames=6))
-    monkeypatch.setattr("etl.execution.preflight.reads_ahead", lambda models: True)
+    monkeypatch.setattr("etl.execution.preflight.decodes_ahead", lambda models: True)
     monkeypatch.setattr("etl.execution.preflight.processors", lambda: 16)
-    trial = Trial(SimpleNamespace(annotation="a.nc"), SimpleNamespace(annotations=Path()))  # type: ignore[arg-type]
+    trial = Trial(SimpleNamespace(annotation="a.nc"), SimpleNamespace(annotations=Path(), models=None, description=""))  # type: ignore[arg-type]
     assert trial()["decode_threads"] == 4
     assert estimate.asked == [1, 1, 2, 4, 8]

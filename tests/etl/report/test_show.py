@@ -16,7 +16,7 @@ from etl.config import EstimateSettings, ModelSettings
 from etl.errors import ConfigError, MediaError, WorkspaceError
 from etl.report.show import default_target, find_sequence, show_frame, show_image, show_video, write_video
 from etl.report.views import Source, boxes_of, frame_of, look
-from etl.stages.estimate import build_models
+from etl.stages.identity import build_models
 from tests.etl import stores
 from tests.etl.conftest import CAMERAS, Walk
 

@@ -16,19 +16,17 @@ from etl.config import EstimateSettings, ModelSettings
 from etl.errors import DeviceError, MediaError, ModelError
 from etl.media.frames import decode
 from etl.models.base import DepthField, Description, Detections, Embeddings, Frame, Poses
-from etl.stages import estimate
+from etl.stages import estimate, identity
 from etl.stages.estimate import (
     Estimator,
     batched,
-    describe_models,
-    describe_stage,
     estimate_partition,
     estimate_rows,
     load_rows,
-    stage_key,
 )
 from etl.stages.files.features import write_partition
-from etl.stages.pace import DecodeThreads
+from etl.stages.identity import describe_models, describe_stage, stage_key
+from etl.stages.throughput import DecodeThreads
 from etl.store.partition import Partition, cut
 from etl.store.workspace import FeatureStore
 from schemas import annotation, features
@@ -219,7 +217,7 @@ def test_features_are_never_named_after_other_models_than_those_that_made_them(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimator, (part,) = make(tmp_path, annotated())
-    monkeypatch.setattr(estimate, "build_models", lambda _: FakeModels(people=2))
+    monkeypatch.setattr(identity, "build_models", lambda _: FakeModels(people=2))
     with pytest.raises(ModelError, match="people is 2, planned 1"):
         estimate_partition(part, estimator)
     assert not (estimator.features / part.path).exists()
@@ -248,7 +246,7 @@ class Elsewhere(FakeModels):
 
 def test_a_gpu_that_fails_costs_no_frame(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimator, (part,) = make(tmp_path, annotated(), batch=2)
-    monkeypatch.setattr(estimate, "build_models", lambda _: Elsewhere(on_device=True, faulty=4))
+    monkeypatch.setattr(identity, "build_models", lambda _: Elsewhere(on_device=True, faulty=4))
     with pytest.raises(DeviceError, match="illegal memory access"):
         estimate_partition(part, estimator)
     assert not (estimator.features / part.path).exists()
@@ -269,13 +267,13 @@ def test_models_that_fail_alike_on_all_frames_finish_nothing(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimator, (part,) = make(tmp_path, annotated())
-    monkeypatch.setattr(estimate, "build_models", lambda _: Unfit(ModelError("A batch fits.", "none", "Another GPU.")))
+    monkeypatch.setattr(identity, "build_models", lambda _: Unfit(ModelError("A batch fits.", "none", "Another GPU.")))
     with pytest.raises(ModelError, match=r"on each: ModelError: none. A batch fits"):
         estimate_partition(part, estimator)
     assert not (estimator.features / part.path).exists()
     # What is wrong with the frames themselves stays so, and is theirs.
     monkeypatch.setattr(
-        estimate, "build_models", lambda _: Unfit(MediaError("Not so long.", "4000 x 20 px", "Cut it."))
+        identity, "build_models", lambda _: Unfit(MediaError("Not so long.", "4000 x 20 px", "Cut it."))
     )
     assert estimate_partition(part, estimator).counts == {"decode_error": 6}
 
@@ -301,8 +299,8 @@ def test_a_worker_with_one_processor_decodes_between_batches_unless_its_models_l
             yield frame
 
     monkeypatch.setattr(estimate, "decode", noted)
-    monkeypatch.setattr(estimate, "build_models", lambda _: models)
-    monkeypatch.setattr(estimate, "_decoders", lambda: DecodeThreads(limit))
+    monkeypatch.setattr(identity, "build_models", lambda _: models)
+    monkeypatch.setattr(estimate, "_decode_threads", lambda: DecodeThreads(limit))
     receipt = estimate_partition(parts[0], estimator)
     assert receipt.counts == {"ok": 5, "decode_error": 1}
     assert decoders == {"read-ahead" if ahead else threading.current_thread().name}

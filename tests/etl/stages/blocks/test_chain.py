@@ -9,7 +9,7 @@ from etl.config import EstimateSettings, ModelSettings
 from etl.models.base import Detections, Frame, Poses
 from etl.stages.blocks.chain import estimate_batch, feature_names
 from etl.stages.blocks.skeleton import coco_to_h36m
-from etl.stages.estimate import describe_stage
+from etl.stages.identity import describe_stage
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from tests.etl.fakes import FakeModels, coco_joints, depth_of

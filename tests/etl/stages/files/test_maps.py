@@ -17,8 +17,9 @@ import xarray as xr
 from etl.config import EmbeddingSettings, ModelSettings
 from etl.errors import ConfigError, WorkspaceError
 from etl.stages import estimate
-from etl.stages.estimate import Estimator, build_models, describe_stage, estimate_partition, stage_key
+from etl.stages.estimate import Estimator, estimate_partition
 from etl.stages.files import maps
+from etl.stages.identity import build_models, describe_stage, stage_key
 from etl.store.partition import Partition
 from etl.store.workspace import FeatureStore
 from schemas import features

@@ -20,15 +20,17 @@ from etl.models.base import Detections, Frame
 from etl.stages import estimate
 from etl.stages.estimate import Estimator, estimate_partition
 from etl.stages.files import features as feature_file
-from etl.stages.pace import DecodeThreads
+from etl.stages.overlap import Overlap, free_worker_slot
 from etl.stages.progress import Silent
-from etl.stages.turns import Turns, begin_another
+from etl.stages.throughput import DecodeThreads
 from etl.store.partition import Partition
 from etl.store.workspace import FeatureStore
 from tests.etl.fakes import FakeModels
 from tests.etl.stages.test_estimate import annotated, make
 
 FRAMES, SIZE, BATCH = 24, 8, 2
+DECODED = threading.Event()
+DECODED.set()
 LOG: list[tuple[str, str, int]] = []  # what, which partition's or frame's, +1 where it begins and -1 where it ends
 
 
@@ -98,7 +100,7 @@ def run(several: tuple[Estimator, list[Partition]], monkeypatch: pytest.MonkeyPa
     estimator, parts = several
     by_path = {str(part.path): str(number) for number, part in enumerate(parts)}
     decoders = DecodeThreads(2)
-    monkeypatch.setattr(estimate, "_decoders", lambda: decoders)
+    monkeypatch.setattr(estimate, "_decode_threads", lambda: decoders)
     monkeypatch.setattr(
         estimate,
         "load_rows",
@@ -120,7 +122,7 @@ def run(several: tuple[Estimator, list[Partition]], monkeypatch: pytest.MonkeyPa
         outcome = run_partitions(client, parts, estimator, store, Silent())
     assert outcome.counts == {"ok": FRAMES}
     assert Counter(attempt["id"] for attempt in store.attempts()) == {part.id: 1 for part in parts}
-    assert estimate.TURNS.under_way == 0
+    assert estimate.OVERLAP.in_progress == 0
     return store
 
 
@@ -163,39 +165,38 @@ def test_seconds_of_partitions_that_overlap_arent_counted_twice(
 
 def test_a_turn_lets_one_other_begin_once_and_not_before_the_last_is_written() -> None:
     begun: list[str] = []
-    turns = Turns(begin=lambda: begun.append("next"))
-    with turns.partition() as first:
+    overlap = Overlap(start_next=lambda: begun.append("next"))
+    with overlap.partition() as first:
         with first.networks():
-            first.begin_next()
-            first.begin_next()
+            list(first.start_next_when(DECODED, [1, 2]))
         assert begun == ["next"]
-        with turns.partition() as second:
-            second.begin_next()
+        with overlap.partition() as second:
+            list(second.start_next_when(DECODED, [1]))
             assert begun == ["next"]  # the first isn't written
-            assert turns.under_way == 2
+            assert overlap.in_progress == 2
             assert second.seconds == 0  # it hasn't had the networks
             with second.networks():
                 time.sleep(0.01)
             assert 0.01 <= second.seconds < first.seconds
-    with turns.partition() as third:
-        third.begin_next()
+    with overlap.partition() as third:
+        list(third.start_next_when(DECODED, [1]))
     assert begun == ["next", "next"]
-    assert turns.under_way == 0
+    assert overlap.in_progress == 0
 
 
 def test_networks_have_one_partition_at_a_time_and_are_free_after_an_error() -> None:
-    turns, order = Turns(begin=lambda: None), list[str]()
+    overlap, order = Overlap(start_next=lambda: None), list[str]()
     inside, go_on = threading.Event(), threading.Event()
 
     def first() -> None:
-        with contextlib.suppress(KeyError), turns.partition() as turn, turn.networks():
+        with contextlib.suppress(KeyError), overlap.partition() as turn, turn.networks():
             inside.set()
             assert go_on.wait(10)
             order.append("first")
             raise KeyError
 
     def second() -> None:
-        with turns.partition() as turn, turn.networks():
+        with overlap.partition() as turn, turn.networks():
             order.append("second")
 
     threads = [threading.Thread(target=work) for work in (first, second)]
@@ -208,8 +209,8 @@ def test_networks_have_one_partition_at_a_time_and_are_free_after_an_error() -> 
     for thread in threads:
         thread.join(10)
     assert order == ["first", "second"]
-    assert turns.under_way == 0
+    assert overlap.in_progress == 0
 
 
 def test_outside_a_worker_nothing_begins() -> None:
-    begin_another()
+    free_worker_slot()

@@ -1,4 +1,4 @@
-"""Whether a worker waits for frames or for its networks, and how many threads decode because of it."""
+"""How long the networks of a worker wait for frames, and the number of decoding threads chosen from that."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-# Share of the time below which waiting for frames isn't worth a thread, and what another thread has to bring.
+# Share of waiting below which no thread is added, and gain in throughput above which an added thread is kept.
 _WAITING: Final = 0.05
 _GAIN: Final = 1.03
 
 
 @dataclass
-class Pace:
-    """Seconds of one partition.
+class WorkTimes:
+    """Seconds of waiting and of work of one partition.
 
     Parameters
     ----------
     wait_s : float
-        In which the networks waited for frames.
+        The networks waited for frames.
     model_s : float
-        In which they, and what follows them, worked.
+        The networks, and the steps after them, worked.
     """
 
     wait_s: float = 0.0
     model_s: float = 0.0
 
-    def split(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield `batches`; the time until each comes is waiting, that until the next is asked for is work."""
+    def measure(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield `batches`: time until a batch comes is waiting, time until the next is requested is work."""
         iterator = iter(batches)
         last = time.perf_counter()
         while True:
@@ -47,21 +47,21 @@ class Pace:
 
     @property
     def waiting(self) -> float:
-        """Share of the time that is waiting, 0 to 1."""
+        """Share of waiting, 0 to 1."""
         return self.wait_s / max(self.wait_s + self.model_s, 1e-9)
 
 
 class DecodeThreads:
-    """How many threads decode, found by trying: twice as many while that pays, from one on.
+    """Number of decoding threads, found by trying: starting with one, doubled while throughput rises.
 
-    A thread more costs the networks a part of their processors, and a decoder with several threads takes more
-    processor time a frame than one with one. So threads are added only where the networks wait for frames, and
-    are kept only if the partition after that was faster. The number changes no value.
+    Each thread takes processor time from the networks, and several threads take more processor time for each frame than
+    one does. So threads are added only while the networks wait for frames, and kept only if the next partition was
+    faster. The number changes no value.
 
     Parameters
     ----------
     limit : int
-        Never more than these: the processors that the worker may use.
+        Maximum: the processors that the worker may use.
     """
 
     def __init__(self, limit: int) -> None:
@@ -70,15 +70,15 @@ class DecodeThreads:
         self.settled = limit <= 1
         self._rate, self._before = 0.0, 1
 
-    def learn(self, frames: int, pace: Pace, threads: int) -> None:
-        """Take note of a partition of `frames` frames that was decoded by `threads` threads."""
-        # Where partitions overlap, one has begun before it was known what the one before it teaches.
+    def learn(self, frames: int, times: WorkTimes, threads: int) -> None:
+        """Learn from a partition of `frames` frames that was decoded by `threads` threads."""
+        # An overlapping partition may have started before the number of threads changed.
         if self.settled or threads != self.count:
             return
-        rate = frames / max(pace.wait_s + pace.model_s, 1e-9)
+        rate = frames / max(times.wait_s + times.model_s, 1e-9)
         if rate < _GAIN * self._rate:
             self.count, self.settled = self._before, True
-        elif pace.waiting > _WAITING and self.count < self.limit:
+        elif times.waiting > _WAITING and self.count < self.limit:
             self._rate, self._before = rate, self.count
             self.count = min(2 * self.count, self.limit)
         else:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.processors import processors
-from etl.stages.pace import DecodeThreads, Pace
+from etl.stages.throughput import DecodeThreads, WorkTimes
 
 
 def test_waiting_and_work_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("etl.stages.pace.time.perf_counter", lambda: now)
+    monkeypatch.setattr("etl.stages.throughput.time.perf_counter", lambda: now)
 
     def slow() -> Iterator[str]:
         nonlocal now
@@ -20,14 +20,14 @@ def test_waiting_and_work_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> Non
             yield item
         now += 4
 
-    pace, seen = Pace(), []
-    for item in pace.split(slow()):
+    times, seen = WorkTimes(), []
+    for item in times.measure(slow()):
         seen.append(item)
         now += 8
     assert seen == ["a", "b"]
-    assert (pace.wait_s, pace.model_s) == (2 + 2 + 4, 8 + 8)
-    assert pace.waiting == pytest.approx(1 / 3)
-    assert Pace().waiting == 0
+    assert (times.wait_s, times.model_s) == (2 + 2 + 4, 8 + 8)
+    assert times.waiting == pytest.approx(1 / 3)
+    assert WorkTimes().waiting == 0
 
 
 def test_an_error_of_the_source_is_the_consumers() -> None:
@@ -36,7 +36,7 @@ def test_an_error_of_the_source_is_the_consumers() -> None:
         raise RuntimeError("gone")
 
     with pytest.raises(RuntimeError, match="gone"):
-        list(Pace().split(broken()))
+        list(WorkTimes().measure(broken()))
 
 
 def run(threads: DecodeThreads, rates: dict[int, float], waiting: dict[int, float], partitions: int = 8) -> list[int]:
@@ -46,7 +46,7 @@ def run(threads: DecodeThreads, rates: dict[int, float], waiting: dict[int, floa
         used.append(threads.count)
         seconds = 100 / rates[threads.count]
         share = waiting[threads.count]
-        threads.learn(100, Pace(seconds * share, seconds * (1 - share)), threads.count)
+        threads.learn(100, WorkTimes(seconds * share, seconds * (1 - share)), threads.count)
     return used
 
 
