@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -35,6 +36,14 @@ def _matching(pattern: str, rule: str) -> AfterValidator:
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
             raise ValueError(f"{rule}, not {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _parsed_by(parse: Callable[[str], object]) -> AfterValidator:
+    def check(value: str) -> str:
+        parse(value)
         return value
 
     return AfterValidator(check)
@@ -74,16 +83,6 @@ def memory_bytes(text: str) -> int:
     return int(found[1]) * 1024 ** (1 + "KMGT".index(found[2]))
 
 
-def _walltime(value: str) -> str:
-    walltime_seconds(value)
-    return value
-
-
-def _memory(value: str) -> str:
-    memory_bytes(value)
-    return value
-
-
 def _one_line(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError(f"a line must not contain line breaks or control characters, unlike {value!r}")
@@ -112,13 +111,6 @@ def gres_gpus(gres: str | None) -> int:
     return count
 
 
-def node_path(text: str, name: str) -> str:
-    """Return `text` if it is a path on a node, which may contain the node's variables; else raise ValueError."""
-    if not re.fullmatch(r"\$?[\w./${}-]+", text, re.ASCII):
-        raise ValueError(f"{name} must be a path, with variables such as $TMPDIR, not {text!r}")
-    return text
-
-
 def _python(value: str) -> str:
     words = value.split(" ")
     if value.startswith("-") or not all(re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII) for word in words):
@@ -143,13 +135,6 @@ def port_range(text: str) -> tuple[int, int]:
     return low, high
 
 
-def _ports(value: str) -> str:
-    if not re.fullmatch(r"\d{4,5}(:\d{4,5})?", value, re.ASCII):
-        raise ValueError(f"ports must be FIRST:LAST or one number, not {value!r}")
-    port_range(value)
-    return value
-
-
 def _lines(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -171,15 +156,18 @@ Gres = Annotated[
 ]
 Interface = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}", "an interface must be like ib0 or eth0")]
 Dashboard = Annotated[str, _matching(r"[A-Za-z0-9_.-]*:\d{1,5}", "a dashboard address must be like 127.0.0.1:8787")]
-Walltime = Annotated[str, AfterValidator(_walltime)]
-Memory = Annotated[str, AfterValidator(_memory)]
+Walltime = Annotated[str, _parsed_by(walltime_seconds)]
+Memory = Annotated[str, _parsed_by(memory_bytes)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Lines = Annotated[tuple[Line, ...], BeforeValidator(_lines)]
 Directive = Annotated[str, AfterValidator(_directive)]
 Directives = Annotated[tuple[Directive, ...], BeforeValidator(_lines)]
 Python = Annotated[str, AfterValidator(_python)]
 Folder = Annotated[Path, AfterValidator(safe_path)]
-Ports = Annotated[str, AfterValidator(_ports)]
+NodePath = Annotated[str, _matching(r"\$?[\w./${}-]+", "a folder on a node must be a path such as $TMPDIR")]
+Ports = Annotated[
+    str, _matching(r"\d{4,5}(:\d{4,5})?", "ports must be FIRST:LAST or one number"), _parsed_by(port_range)
+]
 
 
 class _Frozen(BaseModel):
@@ -239,7 +227,7 @@ class SlurmConfig(_Frozen):
     folder: Folder | None = Field(
         None, description="folder on shared disk, in which a run makes a private folder; None: the workspace"
     )
-    scratch: Line | None = Field(None, description="node-local folder for the workers' files, such as $TMPDIR")
+    scratch: NodePath | None = Field(None, description="node-local folder for the workers' files, such as $TMPDIR")
     drain: PositiveInt = Field(300, description="workers leave at least so many seconds before the walltime")
     startup: PositiveInt = Field(600, description="seconds that a running job has until its worker must have connected")
     give_up_after: PositiveInt = Field(
@@ -255,8 +243,6 @@ class SlurmConfig(_Frozen):
             raise ValueError(
                 f"workers of a job must share its GPUs evenly, not {self.workers_per_job} workers with gres {self.gres}"
             )
-        if self.scratch is not None:
-            node_path(self.scratch, "scratch")
         return self
 
     @property

@@ -1,12 +1,12 @@
-"""The way to a running driver from another shell: a status that it rewrites, and commands that it answers.
+"""Control of a running driver from another terminal: the driver publishes a status and answers commands.
 
-All goes through small files in the run's folder, on the workspace's disk, because that is what a terminal on any
-login node, a notebook and a driver inside a batch job have in common. Layout, all of it owner-only:
+Both sides use small files in the run's folder, on the workspace's disk, because terminals on all login nodes, notebooks
+and drivers in batch jobs can reach it. Only the owner can read them:
 
-    owner.json            who drives; made exclusively, gone when the run is
-    status.json           heartbeat and the driver's own words, replaced every second
-    commands/<id>.json    one command each, deleted when taken
-    answers/<id>.json     the answer, deleted by who asked
+    owner.json            the driver's process; created exclusively, removed when the run ends
+    status.json           heartbeat and the driver's status, replaced every second
+    commands/<id>.json    one command each, deleted when the driver reads it
+    answers/<id>.json     the answer, deleted by the terminal that asked
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster import files
+from cluster.driver_process import DriverProcess
 from cluster.errors import ClusterError, NoRun
-from cluster.owner import Owner
-from cluster.slurm.commands import CommandFailed, run
+from cluster.slurm.commands import job_is_active
 
-WORTH = 3600.0  # seconds after which a command that nobody took is void
+EXPIRES_AFTER = 3600.0  # seconds after which the driver ignores a command
+ONE_DRIVER = "Only one driver may work in a workspace."
 
 
 class Command(BaseModel):
-    """What the owner of a run asks of it.
+    """A command to a running driver.
 
     Parameters
     ----------
     kind : {"scale", "stop"}
-        ``scale``: `argument` is "12" or "2:20". ``stop``: finish what is running, then leave; with `argument` "now",
+        ``scale``: `argument` is "12" or "2:20". ``stop``: finish what is running, then leave; with the argument "now",
         leave at once.
     argument : str
         See `kind`.
     id : str
-        Names the answer.
+        Names the files of command and answer.
     sent : float
         Epoch second.
     """
@@ -54,68 +55,66 @@ class Command(BaseModel):
     sent: float = Field(default_factory=time.time)
 
     @model_validator(mode="after")
-    def _form(self) -> Command:
+    def _check_argument(self) -> Command:
         if self.kind == "stop" and self.argument not in ("", "now"):
-            raise ValueError(f'stop takes nothing or "now", not {self.argument!r}')
+            raise ValueError(f'stop takes no argument or "now", not {self.argument!r}')
         return self
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What a run says of itself.
+    """Status of a run.
 
     Parameters
     ----------
     alive : bool
-        Whether its driver lives, as far as can be told from here.
-    state : str
-        ``running``; ``ended``: it left in order; ``lost``: it died without a word.
+        Whether its driver is alive, as far as this host can tell.
+    state : {"running", "ended", "lost"}
+        ``lost``: the driver died before it could write that it ended.
     age_s : float
-        Seconds since its last heartbeat.
-    owner : Owner
-        Its process.
+        Seconds since the last heartbeat.
+    driver : DriverProcess
+        The driver's process.
     started : float
         Epoch second.
     status : dict
-        The driver's own words.
+        What the driver published.
     """
 
     alive: bool
     state: Literal["running", "ended", "lost"]
     age_s: float
-    owner: Owner
+    driver: DriverProcess
     started: float
     status: dict[str, Any]
 
 
 class Controller:
-    """The driver's end: publishes a status, receives commands. A context manager.
+    """The driver's side, a context manager: it publishes a status and receives commands.
 
     Parameters
     ----------
     folder : Path
         The run's folder, on a disk that all login nodes see.
     interval : float
-        Seconds between heartbeats, and between looks for commands.
+        Seconds between two heartbeats, and between two looks for commands.
 
     Raises
     ------
     ClusterError
-        On entering, when another driver is at work in this folder.
+        On entering, when another driver works in this folder.
     """
 
     def __init__(self, folder: Path, *, interval: float = 1.0) -> None:
         self.folder = Path(folder).absolute()
-        self.owner = Owner.this()
+        self.driver = DriverProcess.current()
         self.started = time.time()
-        self.trouble = ""  # why the last heartbeat couldn't be written, if so
         self._interval = interval
         self._status: dict[str, Any] = {}
-        self._taken: list[Command] = []
-        self._open: set[str] = set()
+        self._received: list[Command] = []
+        self._unanswered: set[str] = set()
         self._lock = threading.Lock()
         self._leave = threading.Event()
-        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="xycd-control", daemon=True)
 
     def __enter__(self) -> Controller:
@@ -137,44 +136,35 @@ class Controller:
     def __exit__(self, *exc: object) -> None:
         self._leave.set()
         self._thread.join(timeout=30)
-        with suppress(OSError):  # a full disk; the missing heartbeat tells the rest
-            self._take()
-        for name in sorted(self._open):
+        with suppress(OSError):  # on a full disk the missing heartbeat shows that the run has ended
+            self._receive()
+        for name in sorted(self._unanswered):
             self._answer(name, "The run has ended.", ok=False)
         with suppress(OSError):
             self._write("ended")
         self._release()
 
     def publish(self, status: dict[str, Any]) -> None:
-        """Set what `read_status` shows, JSON-ready; written within `interval`."""
-        text = json.dumps(status, allow_nan=False)  # find what isn't JSON here, not in the thread
+        """Set the status that `read_status` shows; it must be JSON-ready, and is written within `interval`."""
+        text = json.dumps(status, allow_nan=False)  # raises here, not in the thread
         with self._lock:
             self._status = json.loads(text)
 
     def commands(self) -> list[Command]:
-        """Commands that came since the last call, in order. Answer each with `acknowledge`."""
+        """Commands since the last call, in order. Answer each with `acknowledge`."""
         with self._lock:
-            taken, self._taken = self._taken, []
-        return taken
+            received, self._received = self._received, []
+        return received
 
     def acknowledge(self, command: Command, message: str, *, ok: bool = True) -> None:
         """Answer a command."""
         self._answer(command.id, message, ok=ok)
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep until a command comes, at most `seconds`; whether one came."""
-        came = self._wake.wait(seconds)
-        self._wake.clear()
-        return came
-
     def _run(self) -> None:
         while not self._leave.wait(self._interval):
-            try:
+            with suppress(OSError):  # on a full disk the run's own write reports the error
                 self._write("running")
-                self._take()
-                self.trouble = ""
-            except OSError as error:  # the run's own write says what is wrong
-                self.trouble = str(error)
+                self._receive()
 
     def _write(self, state: str) -> None:
         with self._lock:
@@ -183,199 +173,147 @@ class Controller:
             "state": state,
             "heartbeat": time.time(),
             "started": self.started,
-            "owner": self.owner.model_dump(),
+            "owner": self.driver.model_dump(),
             "status": status,
         }
         files.write_private(self.folder / "status.json", json.dumps(record))
 
-    def _take(self) -> None:
+    def _receive(self) -> None:
         files.look_afresh(self.folder / "commands")
-        texts = []
         for path in sorted((self.folder / "commands").glob("*.json")):
-            texts.append(files.read_private(path))
+            text = files.read_private(path)
             path.unlink(missing_ok=True)
-        for text in texts:
             try:
                 command = Command.model_validate_json(text or "")
             except ValidationError:
                 continue
-            if time.time() - command.sent > WORTH:
+            if time.time() - command.sent > EXPIRES_AFTER:
                 continue
             with self._lock:
-                self._taken.append(command)
-                self._open.add(command.id)
-            self._wake.set()
+                self._received.append(command)
+                self._unanswered.add(command.id)
 
     def _answer(self, name: str, message: str, *, ok: bool) -> None:
         with self._lock:
-            self._open.discard(name)
+            self._unanswered.discard(name)
         answer = {"id": name, "ok": ok, "message": message}
-        with suppress(OSError):  # who asked sees no answer, and says so
+        with suppress(OSError):  # the terminal that asked reports that there is no answer
             files.write_private(self.folder / "answers" / f"{name}.json", json.dumps(answer))
 
     def _claim(self) -> None:
         path = self.folder / "owner.json"
         for _ in range(5):
             try:
-                files.create_private(path, self.owner.model_dump_json())
+                files.create_private(path, self.driver.model_dump_json())
                 return
             except FileExistsError:
-                self._set_aside(path)
-        raise ClusterError(
-            "One driver at a time works in a workspace.",
-            f"others that come and go in {self.folder}",
-            "Wait until they have ended.",
-        )
+                self._remove_note_of_dead_driver(path)
+        raise ClusterError(ONE_DRIVER, f"other drivers start and end in {self.folder}", "Wait until they have ended.")
 
-    def _set_aside(self, path: Path) -> None:
-        """Remove the note of a dead driver."""
+    def _remove_note_of_dead_driver(self, path: Path) -> None:
         text = files.read_private(path)
-        if text is None:  # gone just now, or not ours to read
+        if text is None:  # removed just now, or not readable for this user
             time.sleep(0.1)
             return
-        owner, heartbeat = Owner.read(text), _heartbeat(self.folder)
+        driver, heartbeat = DriverProcess.parse(text), 0.0
+        with suppress(ValueError, KeyError, TypeError):
+            heartbeat = float(_read_record(self.folder)["heartbeat"])
         with suppress(FileNotFoundError):
             heartbeat = max(heartbeat, path.stat().st_mtime)
-        if owner is not None and _lives(owner, heartbeat):
-            job = f", SLURM job {owner.job}" if owner.job else ""
+        if driver is not None and _is_alive(driver, heartbeat):
+            job = f", SLURM job {driver.job}," if driver.job else ""
             raise ClusterError(
-                "One driver at a time works in a workspace.",
-                f"process {owner.pid} on {owner.host}{job} in {self.folder}",
+                ONE_DRIVER,
+                f"process {driver.pid} on {driver.host}{job} drives a run in {self.folder}",
                 "Watch it with `xycd status`, end it with `xycd stop`, or choose another workspace.",
             )
         aside = path.with_name(f".owner.{secrets.token_hex(6)}")
         with suppress(FileNotFoundError):
             path.rename(aside)
-            if files.read_private(aside) != text:  # someone else was faster, and this is their note
+            if files.read_private(aside) != text:  # another driver was faster, and this is its note: put it back
                 with suppress(FileExistsError):
                     path.hardlink_to(aside)
             aside.unlink()
 
     def _release(self) -> None:
         path = self.folder / "owner.json"
-        owner = Owner.read(files.read_private(path) or "")
-        if owner is not None and owner.token == self.owner.token:
+        driver = DriverProcess.parse(files.read_private(path) or "")
+        if driver is not None and driver.token == self.driver.token:
             path.unlink(missing_ok=True)
 
 
 def read_status(folder: Path) -> RunStatus:
-    """What the run in `folder` says.
-
-    Raises
-    ------
-    NoRun
-        When there never was one.
-    """
+    """Read the status of the run in `folder`; `NoRun` when there never was one."""
     folder = Path(folder)
     try:
-        record = _record(folder)
-        owner = Owner.model_validate(record["owner"])
-        heartbeat, started, said = float(record["heartbeat"]), float(record["started"]), str(record["state"])
+        record = _read_record(folder)
+        driver = DriverProcess.model_validate(record["owner"])
+        heartbeat, started, written = float(record["heartbeat"]), float(record["started"]), str(record["state"])
         status = dict(record["status"])
     except (ValueError, KeyError, TypeError) as error:
         raise NoRun(
-            "A run leaves its status in the workspace.", f"none in {folder}", "Check --workspace, or start a run."
+            "The workspace must contain the status of a run.",
+            f"no status in {folder}",
+            "Check --workspace, or start a run.",
         ) from error
-    alive = said == "running" and _lives(owner, heartbeat)
-    state: Literal["running", "ended", "lost"] = "running" if alive else "ended" if said == "ended" else "lost"
-    return RunStatus(alive, state, max(0.0, time.time() - heartbeat), owner, started, status)
+    alive = written == "running" and _is_alive(driver, heartbeat)
+    state: Literal["running", "ended", "lost"] = "running" if alive else "ended" if written == "ended" else "lost"
+    return RunStatus(alive, state, max(0.0, time.time() - heartbeat), driver, started, status)
 
 
 def send(folder: Path, kind: Literal["scale", "stop"], argument: str = "", *, timeout: float = 60) -> str:
-    """Send a command to the run in `folder` and wait for its answer.
-
-    Returns
-    -------
-    str
-        The answer.
+    """Send a command to the run in `folder`, and wait for the answer and return it.
 
     Raises
     ------
     NoRun
-        When no driver lives there.
+        When no driver is alive there.
     ClusterError
-        When the command has a wrong form, the driver refuses it, or gives no answer.
+        When the command is invalid, the driver refuses it, or gives no answer within `timeout` seconds.
     """
-    found = read_status(folder)
-    if not found.alive:
-        raise NoRun(
-            "A command goes to a living run.",
-            f"the run of {folder} has {found.state}",
-            "Start it again with `xycd run`.",
-        )
+    run = read_status(folder)
+    if not run.alive:
+        raise NoRun("A command needs a live run.", f"the run of {folder} has {run.state}", "Start it with `xycd run`.")
     try:
         command = Command(kind=kind, argument=argument)
     except ValidationError as error:
-        raise ClusterError("A command has a known form.", error.errors()[0]["msg"], "See `xycd --help`.") from error
+        raise ClusterError("A command must be valid.", error.errors()[0]["msg"], "See `xycd --help`.") from error
     folder = Path(folder).absolute()
-    path, answer = folder / "commands" / f"{command.id}.json", folder / "answers" / f"{command.id}.json"
-    _post(path, command, found)
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        files.look_afresh(answer.parent)
-        said = _read_answer(answer, command.id)
-        if said is not None:
-            answer.unlink(missing_ok=True)
-            if not said["ok"]:
-                raise ClusterError("The run takes the command.", str(said["message"]), "See `xycd status`.")
-            return str(said["message"])
-        time.sleep(0.2)
-    path.unlink(missing_ok=True)
-    raise ClusterError(
-        "The run answers.",
-        f"nothing within {timeout:.0f} s",
-        "See `xycd status`; a driver that hangs is killed by hand.",
-    )
-
-
-def _post(path: Path, command: Command, run: RunStatus) -> None:
-    """Leave a command for the driver."""
+    path, answer_path = folder / "commands" / f"{command.id}.json", folder / "answers" / f"{command.id}.json"
     try:
         files.write_private(path, command.model_dump_json())
     except OSError as error:
-        by_hand = f"`kill -INT {run.owner.pid}` on {run.owner.host}"
         raise ClusterError(
-            "A command is a small file in the run's folder.",
+            "A command must be written to the run's folder.",
             f"{path.parent}: {error.strerror}",
-            f"Free some space, or stop the run with {by_hand}.",
+            f"Free some space, or stop the run with `kill -INT {run.driver.pid}` on {run.driver.host}.",
         ) from error
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        files.look_afresh(answer_path.parent)
+        with suppress(ValueError):  # no answer yet
+            answer = json.loads(files.read_private(answer_path) or "")
+            answer_path.unlink(missing_ok=True)
+            if not answer["ok"]:
+                raise ClusterError("The run must accept the command.", str(answer["message"]), "See `xycd status`.")
+            return str(answer["message"])
+        time.sleep(0.2)
+    path.unlink(missing_ok=True)
+    raise ClusterError(
+        "A run must answer commands.",
+        f"no answer within {timeout:.0f} s",
+        "See `xycd status`, and kill the driver if it hangs.",
+    )
 
 
-def _read_answer(path: Path, name: str) -> dict[str, Any] | None:
-    """The answer to the command `name`, if it is there."""
-    with suppress(ValueError):  # nothing yet
-        said = json.loads(files.read_private(path) or "")
-        if said.get("id") == name:
-            return dict(said)
-    return None
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """Content of status.json.
-
-    Raises
-    ------
-    ValueError, TypeError
-        When there is nothing readable.
-    """
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Read status.json; ValueError or TypeError when nothing is readable."""
     return dict(json.loads(files.read_private(folder / "status.json") or "null"))
 
 
-def _heartbeat(folder: Path) -> float:
-    try:
-        return float(_record(folder)["heartbeat"])
-    except (ValueError, KeyError, TypeError):
-        return 0.0
-
-
-def _lives(owner: Owner, heartbeat: float) -> bool:
-    """Whether the owner lives; for one in a batch job on another host, SLURM knows better than a heartbeat."""
-    if not owner.alive(heartbeat):
+def _is_alive(driver: DriverProcess, heartbeat: float) -> bool:
+    """Whether the driver is alive; of one in a job on another host, SLURM knows more than the heartbeat shows."""
+    if not driver.is_alive(heartbeat):
         return False
-    if owner.job and owner.job.isdigit() and not owner.here:
-        try:
-            state = run(["squeue", "--noheader", "-j", owner.job, "-o", "%T"], timeout=20).strip()
-        except CommandFailed as error:
-            return "nvalid job id" not in str(error)
-        return state not in ("", "COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT")
-    return True
+    in_job = driver.job and driver.job.isdigit() and not driver.on_this_host
+    return job_is_active(driver.job or "") if in_job else True

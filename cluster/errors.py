@@ -1,4 +1,4 @@
-"""Errors of the cluster package; the command line shows them as it shows all of xycd's."""
+"""Errors of the cluster package."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from schemas.errors import XycdError
 
 
 class ClusterError(XycdError):
-    """Workers can't be had, or a run can't be reached."""
+    """Workers can't be started, or a run can't be reached."""
 
 
 class SubmissionRejected(ClusterError):
-    """SLURM refused a job. `found` holds its own words."""
+    """SLURM refused a job. `found` holds SLURM's message."""
 
 
 class NoRun(ClusterError):
-    """No run answers in this folder."""
+    """No run is alive in this folder."""

@@ -1,4 +1,4 @@
-"""Files on shared disk that only their owner may read or write, replaced in one step."""
+"""Private files on shared disk: only their owner can read or write them, and they are replaced atomically."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 
-LIMIT = 4 * 1024 * 1024  # bytes; what we write is far smaller
+LIMIT = 4 * 1024 * 1024  # bytes; the files here are far smaller
 
 
 def private_folder(path: Path) -> Path:
-    """Make `path` (and its parents) and see that it is a folder of ours that nobody else may enter.
+    """Make the folder `path` and its parents, with mode 0700, and return its absolute path.
 
     Raises
     ------
     ClusterError
-        When it belongs to someone else, is a link, or the file system doesn't keep modes.
+        When it belongs to another user, is a link, or the file system doesn't keep modes.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,8 +31,8 @@ def private_folder(path: Path) -> Path:
         found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
         raise ClusterError(
-            "What controls a run lies in a folder that only you can enter.",
-            f"{path}: {stat.filemode(found.st_mode)}, owner {found.st_uid}, you are {os.getuid()}",
+            "The run's folder must be private to you.",
+            f"{path} is {stat.filemode(found.st_mode)} with owner {found.st_uid}, you are {os.getuid()}",
             "Choose a workspace of your own, on a file system that keeps permissions.",
         )
     return path
@@ -50,20 +50,14 @@ def write_private(path: Path, text: str) -> None:
 
 
 def create_private(path: Path, text: str) -> None:
-    """Write a new file with mode 0600.
-
-    Raises
-    ------
-    FileExistsError
-        When there is one, even a dangling link.
-    """
+    """Write a new file with mode 0600; FileExistsError when the path exists, even as a dangling link."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def read_private(path: Path) -> str | None:
-    """Text of a file of ours; None where there is none, or it is a link or belongs to someone else."""
+    """Text of a file of this user; None when it is missing, is a link, or belongs to another user."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -76,10 +70,10 @@ def read_private(path: Path) -> str | None:
 
 
 def look_afresh(folder: Path) -> None:
-    """Have the next look into `folder` ask the server.
+    """Make the next listing of `folder` come from the server.
 
-    NFS clients remember a folder's listing, and that a name wasn't there, for up to a minute. A change of their own
-    makes them forget it.
+    NFS clients cache a folder's listing, and the absence of a name, for up to a minute. A change of their own
+    invalidates the cache.
     """
-    with suppress(OSError):  # then the look is merely late
+    with suppress(OSError):  # then the listing is merely late
         os.utime(folder)

@@ -32,7 +32,7 @@ from cluster.slurm.shared_folder import log_tail, shared_folder
 from cluster.slurm.supervisor import Supervisor
 
 FIRST_ANSWER = 120.0  # seconds until sbatch must have accepted or refused the first job
-HEARTBEAT = 10.0  # seconds; without a heartbeat for cluster.owner.STALE_AFTER the run counts as dead
+HEARTBEAT = 10.0  # seconds; without a heartbeat for cluster.driver_process.STALE_AFTER the run counts as dead
 
 
 class SlurmWorkers(SLURMCluster):

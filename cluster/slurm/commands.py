@@ -114,6 +114,14 @@ def list_jobs(*selection: str, states: str = ACTIVE, timeout: float = 60) -> dic
     return parse_queue(run(["squeue", "--noheader", "--all", *selection, "-t", states, "-o", FORMAT], timeout))
 
 
+def job_is_active(job: str) -> bool:
+    """Whether a job waits or runs; True where SLURM can't be asked."""
+    try:
+        return job in list_jobs("-j", job, timeout=20)
+    except CommandFailed as error:
+        return "nvalid job id" not in str(error)
+
+
 def jobs_named(job_name: str) -> list[str]:
     """Options of squeue and scancel that select the user's jobs with this name."""
     return ["-u", str(os.getuid()), f"--name={job_name}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster import files
 from cluster.config import ClusterConfig, walltime_seconds
-from cluster.control import read_status
+from cluster.control import ONE_DRIVER, read_status
 from cluster.errors import ClusterError, NoRun, SubmissionRejected
 from cluster.slurm import commands
 from cluster.slurm.shared_folder import log_path, shared_folder
@@ -76,7 +76,7 @@ def submit_driver(config: ClusterConfig, arguments: Sequence[str], *, folder: Pa
     before = pending_driver(run_folder)
     if before is not None:
         raise ClusterError(
-            "Only one driver may work in a workspace.",
+            ONE_DRIVER,
             f"job {before.id}, {before.state.lower()}, is to drive this run",
             "Watch it with `xycd status`, end it with `xycd stop`, or choose another workspace.",
         )
@@ -101,7 +101,7 @@ def pending_driver(folder: Path) -> commands.QueuedJob | None:
         return None
     with contextlib.suppress(NoRun):
         run = read_status(folder)
-        if run.alive or run.owner.job == job:
+        if run.alive or run.driver.job == job:
             return None
     try:
         return commands.list_jobs("-j", job, timeout=20).get(job)

@@ -11,14 +11,14 @@ from pathlib import Path
 from distributed import Security
 
 from cluster import files
-from cluster.owner import Owner, disk_time
+from cluster.driver_process import DriverProcess, disk_time
 from cluster.security import make_certificate, security_of
 
 PREFIX = "slurm-"  # of the folder of each run, followed by the name of its jobs
 
 
 class KeyFolder:
-    """The folder of one run's keys, `<base>/slurm-<job name>`, with a note of its owner.
+    """The folder of one run's keys, `<base>/slurm-<job name>`, with a note of the driver's process.
 
     Parameters
     ----------
@@ -27,14 +27,14 @@ class KeyFolder:
     job_name : str
         Name of the run's jobs.
     tls : bool
-        Whether to make keys. Without them, the folder only names the owner of the jobs.
+        Whether to make keys. Without them, the folder only names the driver of the jobs.
     """
 
     def __init__(self, base: Path, job_name: str, tls: bool = True) -> None:
         self.path = files.private_folder(files.private_folder(base) / f"{PREFIX}{job_name}")
         self.security: Security | None = None  # of scheduler and clients in this process
         try:
-            files.create_private(self.path / "owner.json", Owner.this().model_dump_json())
+            files.create_private(self.path / "owner.json", DriverProcess.current().model_dump_json())
             if tls:
                 certificate, key = make_certificate()
                 files.create_private(self.path / "key.pem", key)
@@ -45,7 +45,7 @@ class KeyFolder:
             raise
 
     def touch(self) -> None:
-        """Renew the owner's heartbeat."""
+        """Renew the driver's heartbeat."""
         with suppress(OSError):  # a full or absent disk is noticed by those who need it
             os.utime(self.path / "owner.json")
 
@@ -86,8 +86,8 @@ def clean_up_dead_runs(base: Path, cancel: Callable[[str], None]) -> list[str]:
         except FileNotFoundError:  # its run ended just now
             continue
         # A folder with no note, or with half of one, is being made, or its run died while making it.
-        owner = Owner.read(text or "")
-        alive = owner.alive(heartbeat, now) if owner else now - heartbeat < 60
+        driver = DriverProcess.parse(text or "")
+        alive = driver.is_alive(heartbeat, now) if driver else now - heartbeat < 60
         if not alive:
             job_name = folder.name.removeprefix(PREFIX)
             cancel(job_name)

@@ -135,7 +135,7 @@ def test_a_detached_driver_that_waits(make: Make) -> None:
     until(lambda: f"job {job}, pending (BeginTime)" in run.say("status"), 30, "for the reason")
     again = xycd("run", "--config", run.config, "--detach")
     assert again.returncode == 2
-    assert "One driver at a time" in again.stderr
+    assert "Only one driver" in again.stderr
     assert f"job {job}" in run.say("stop")
     until(lambda: jobs() == 0)
 

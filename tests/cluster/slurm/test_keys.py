@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.owner import STALE_AFTER
+from cluster.driver_process import STALE_AFTER
 from cluster.slurm.keys import KeyFolder, clean_up_dead_runs
 
 

@@ -1,4 +1,7 @@
-"""Who drives a run, and whether that process still lives: on this host for certain, elsewhere by its heartbeat."""
+"""The process that drives a run, and whether it is alive.
+
+On this host the process table is certain. A process on another host is judged by its last heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-STALE_AFTER = 120.0  # seconds without a heartbeat, for owners on other hosts: clocks differ, shared disks lag
+STALE_AFTER = 120.0  # seconds without a heartbeat, on other hosts; clocks differ, and shared disks lag
 
 
-class Owner(BaseModel):
+class DriverProcess(BaseModel):
     """A process that drives a run.
 
     Parameters
@@ -22,13 +25,13 @@ class Owner(BaseModel):
     host : str
         Its host.
     pid : int
-        Its id there.
+        Its process id there.
     born : float
-        When it started, seconds of the epoch by its host's clock: ids are used again.
+        When it started, in seconds of the epoch by its host's clock; process ids are reused.
     job : str, optional
         The SLURM job that it runs in.
     token : str
-        Tells two runs of one process apart.
+        Distinguishes two runs of one process.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,8 +43,8 @@ class Owner(BaseModel):
     token: str = ""
 
     @classmethod
-    def this(cls) -> Owner:
-        """The process that calls."""
+    def current(cls) -> DriverProcess:
+        """The calling process."""
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -51,33 +54,31 @@ class Owner(BaseModel):
         )
 
     @classmethod
-    def read(cls, text: str) -> Owner | None:
-        """The process that a note is of; None where it isn't whole."""
+    def parse(cls, text: str) -> DriverProcess | None:
+        """Parse the JSON of an owner.json; None when it is incomplete."""
         try:
             return cls.model_validate_json(text)
         except ValidationError:
             return None
 
     @property
-    def here(self) -> bool:
+    def on_this_host(self) -> bool:
         """Whether it runs, or ran, on this host."""
         return self.host == socket.gethostname()
 
-    def alive(self, heartbeat: float, now: float | None = None) -> bool:
-        """Whether the process lives, given the epoch second of its last heartbeat."""
-        if not self.here:
+    def is_alive(self, heartbeat: float, now: float | None = None) -> bool:
+        """Whether the process is alive, given the epoch second of its last heartbeat."""
+        if not self.on_this_host:
             return (time.time() if now is None else now) - heartbeat < STALE_AFTER
         try:
             process = psutil.Process(self.pid)
             return abs(process.create_time() - self.born) < 2 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-        except psutil.AccessDenied:  # someone else's process has the id now
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # denied: another user's process has the id now
             return False
 
 
 def disk_time(folder: Path) -> float:
-    """Epoch second by the clock of the file system under `folder`, comparable with its modification times."""
+    """Epoch second by the clock of the file system of `folder`, comparable with its modification times."""
     probe = folder / f".clock.{secrets.token_hex(6)}"
     try:
         probe.touch(mode=0o600)
