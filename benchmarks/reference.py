@@ -2,8 +2,8 @@
 
     python -m benchmarks.reference [--frames 6] [--rounds 5]
 
-As benchmarks.estimate, with RTMDet-tiny, RTMPose-t and Depth Anything V2 small: random weights, and each on the runtime
-that a worker of one thread would choose here. The limit is harder than there: the networks are called in the batches of
+As benchmarks.estimate, with RTMDet-tiny, RTMPose-t and Depth Anything V2 small: random weights, on ONNX
+Runtime, as a run on a CPU has them. The limit is harder than there: the networks are called in the batches of
 a run on tensors that are there already, so that resizing and cropping count as estimate's own. Needs the environment of
 `make openmmlab`.
 """
@@ -17,29 +17,14 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import contenders
 from benchmarks.estimate import limit_and_estimate, report_limit
 from benchmarks.harness import Results, interleaved
 from benchmarks.material import prepare
-from cluster import settings
-from etl.config import EstimateSettings, ModelSettings
-from etl.models.auglift import runtimes as auglift_runtimes
-from etl.models.engines.choice import fastest
+from etl.config import ModelSettings
 
 NETWORKS = {"detector": "rtmdet-tiny", "pose": "rtmpose-t", "depth": "depth-anything-v2-indoor-small"}
-OPTIONS = {**NETWORKS, "weights": "random", "device": "cpu"}
-
-
-def chosen(results: Results, cache: Path) -> ModelSettings:
-    """The networks, each on the runtime that a run with workers of one thread would choose here."""
-    frames = EstimateSettings().batch
-    choices = {}
-    for part in auglift_runtimes.PARTS:
-        seconds = auglift_runtimes.measure(OPTIONS, part, cache, threads=1, frames=frames)
-        choices[part] = fastest(seconds)
-        each = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in sorted(seconds.items(), key=lambda i: i[1]))
-        results.note(f"{NETWORKS[part]}, one thread, a picture of a batch: {each}")
-    return ModelSettings(set="auglift", options=auglift_runtimes.decided(OPTIONS, choices), cache=cache)
+RUNTIMES = {f"{part}_runtime": "onnxruntime" for part in NETWORKS}
+OPTIONS = {**NETWORKS, **RUNTIMES, "weights": "random", "device": "cpu"}
 
 
 def main() -> None:
@@ -53,8 +38,7 @@ def main() -> None:
     material = prepare(options.frames)
     with ExitStack() as stack:
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        with contenders.environment(settings.environment(1)):
-            models = chosen(results, cache)
+        models = ModelSettings(set="auglift", options=OPTIONS, cache=cache)
         works, _ = limit_and_estimate(material, models, stack)
         # What "networks" are called with is there already; and a frame takes seconds, so that one kind must do alone.
         works = {name: work for name, work in works.items() if name not in ("networks on crops", "h264 1")}

@@ -1,11 +1,11 @@
-"""The reference networks on torch, ONNX Runtime and OpenVINO; on a GPU by precision, order of memory, torch.compile.
+"""The reference networks on torch and ONNX Runtime; on a GPU by precision, order of memory, torch.compile.
 
     python -m benchmarks.runtimes [--rounds 7]
     python -m benchmarks.runtimes --device cuda [--networks rtmdet-m-person rtmpose-l-384x288 ...] [--no-compile]
 
-Random weights; only the networks run, on pictures of the real size. On the CPU one picture at a time, as the goals say,
-with all processors; "chosen" is what a run of its own would choose here, by its own measurement. On a GPU batches as a
-run has them. Needs torch: without it, and with the environment of `make openmmlab` beside, it goes on there.
+Random weights; only the networks run, on pictures of the real size. On the CPU one picture at a time, with all
+processors; on a GPU in the batches of a run. Without torch it goes on in the environment of `make openmmlab`, if that
+is there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import importlib.util
 import itertools
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,12 +27,12 @@ from typing import Any
 from benchmarks.harness import Results, Sample, interleaved, median, ratio
 
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-openmmlab" / "bin" / "python"
-FASTER, CLOSE = 3.0, 1.15  # the goals: RTMPose over torch eager at batch 1; the chosen runtime over the best
+FASTER = 3.0  # the goal: RTMPose over torch eager at batch 1
 ON_CPU = ("rtmpose-t", "rtmpose-s", "rtmdet-tiny", "depth-anything-v2-indoor-small")
 ON_GPU = ("rtmdet-m-person", "rtmpose-l-384x288", "depth-anything-v2-indoor-small", "depth-anything-v2-indoor-large")
 BATCHES = {"detector": 16, "pose": 32, "depth": 8}
 LEAST_S = 0.1  # of a timed run; shorter calls are repeated
-PRODUCTS = ("conv", "mm", "matmul", "fullyconnected", "attention")  # parts of names that torch and OpenVINO give them
+PRODUCTS = ("conv", "mm", "attention")  # parts of the names that torch gives them
 
 
 def part_of(name: str) -> str:
@@ -68,16 +67,15 @@ def repeated(call: Callable[[], object]) -> Callable[[], Sample]:
 
 
 def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None:
-    """One network, one picture at a time, on each runtime."""
+    """One network, one picture at a time, on torch and on ONNX Runtime."""
     import torch
 
     from cluster.processors import processors
     from etl.models.auglift import build as auglift_build
     from etl.models.auglift.settings import parse
-    from etl.models.engines.choice import fastest, installed
-    from etl.models.engines.engines import ENGINES
     from etl.models.engines.export import exported, state_hash
     from etl.models.engines.network import on_torch
+    from etl.models.engines.onnx_runtime import on_onnxruntime
     from etl.models.engines.torch_runtime import Runtime
 
     part = part_of(name)
@@ -85,39 +83,28 @@ def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None
     torch.set_num_threads(processors())
     network = auglift_build.network_of(settings, part, None)
     path = exported(name, state_hash(network), lambda: network, cache)
-    forwards = {"torch": on_torch(network, Runtime.choose("cpu"))}
-    forwards |= {engine: ENGINES[engine](path, processors()) for engine in installed()[1:]}
-    seconds = auglift_build.measure(settings, part, None, cache, threads=processors(), frames=1)
-    chosen = fastest(seconds)
-    results.note(f"{name}: a run would choose {chosen}")
-
+    forwards = {
+        "torch": on_torch(network, Runtime.choose("cpu")),
+        "onnxruntime": on_onnxruntime(path, processors()),
+    }
     images = pictures(network, 1)
     runs = interleaved(
-        {engine: repeated(functools.partial(forward, images)) for engine, forward in forwards.items()}, rounds
+        {runtime: repeated(functools.partial(forward, images)) for runtime, forward in forwards.items()}, rounds
     )
-    for engine in forwards:
-        results.add(f"{name}: a picture on {engine}", 1e3 * median(runs, engine), "ms")
+    for runtime in forwards:
+        results.add(f"{name}: a picture on {runtime}", 1e3 * median(runs, runtime), "ms")
+    goal = FASTER if part == "pose" else None
     for clock, word in (("wall", ""), ("cpu", ", processor time")):
-        goal = FASTER if part == "pose" else None
-        results.add(
-            f"{name}: chosen against torch eager{word}", ratio(runs, "torch", chosen, clock), "x", at_least=goal
-        )
-        over_best = [
-            getattr(turn[chosen], clock) / min(getattr(sample, clock) for sample in turn.values())
-            for turn in (dict(zip(runs, samples, strict=True)) for samples in zip(*runs.values(), strict=True))
-        ]
-        limit = CLOSE if part == "depth" else None
-        results.add(f"{name}: chosen over the best{word}", statistics.median(over_best), at_most=limit)
-    products(results, name, network, path)
-    expected = forwards["torch"](images)
-    for engine in installed()[1:]:
-        pairs = zip(expected, forwards[engine](images), strict=True)
-        worst = max(float((own - others).abs().max() / own.abs().max()) for own, others in pairs)
-        results.add(f"{name}: largest difference of {engine}, of the largest value", worst, at_most=1e-4)
+        factor = ratio(runs, "torch", "onnxruntime", clock)
+        results.add(f"{name}: onnxruntime against torch eager{word}", factor, "x", at_least=goal)
+    products(results, name, network)
+    pairs = zip(forwards["torch"](images), forwards["onnxruntime"](images), strict=True)
+    worst = max(float((own - others).abs().max() / own.abs().max()) for own, others in pairs)
+    results.add(f"{name}: largest difference of onnxruntime, of the largest value", worst, at_most=1e-4)
 
 
-def products(results: Results, name: str, network: Any, path: Path, calls: int = 20) -> None:
-    """Where the time of torch and of OpenVINO goes: how much of it is convolutions and products of matrices."""
+def products(results: Results, name: str, network: Any, calls: int = 20) -> None:
+    """Where torch's time goes: how much of it is convolutions and products of matrices."""
     import torch
     from torch.profiler import ProfilerActivity, profile
     from torch.utils.flop_counter import FlopCounterMode
@@ -129,14 +116,11 @@ def products(results: Results, name: str, network: Any, path: Path, calls: int =
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             for _ in range(calls):
                 network(images)
-    spent = {"torch": {event.key: event.self_cpu_time_total / 1e3 / calls for event in profiled.key_averages()}}
-    if importlib.util.find_spec("openvino"):
-        spent["openvino"] = on_openvino_by_layer(path, images.numpy(), calls)
-    for engine, times in spent.items():
-        within = sum(ms for kind, ms in times.items() if any(word in kind.lower() for word in PRODUCTS))
-        results.add(f"{name}: convolutions and products of matrices on {engine}", within, "ms")
-        results.add(f"{name}: all the rest on {engine}", sum(times.values()) - within, "ms")
-        results.add(f"{name}: speed on {engine}", counter.get_total_flops() / 1e6 / sum(times.values()), "GFLOP/s")
+    times = {event.key: event.self_cpu_time_total / 1e3 / calls for event in profiled.key_averages()}
+    within = sum(ms for kind, ms in times.items() if any(word in kind.lower() for word in PRODUCTS))
+    results.add(f"{name}: convolutions and products of matrices on torch", within, "ms")
+    results.add(f"{name}: all the rest on torch", sum(times.values()) - within, "ms")
+    results.add(f"{name}: speed on torch", counter.get_total_flops() / 1e6 / sum(times.values()), "GFLOP/s")
 
 
 def large_convolution(results: Results) -> None:
@@ -150,25 +134,6 @@ def large_convolution(results: Results) -> None:
     run = repeated(lambda: torch.nn.functional.conv2d(images, weights, padding=1))
     seconds = min(run().wall for _ in range(5))
     results.add("a large convolution on torch", 2 * weights.numel() * 64 * 64 / 1e9 / seconds, "GFLOP/s")
-
-
-def on_openvino_by_layer(path: Path, images: Any, calls: int) -> dict[str, float]:
-    """Milliseconds a picture by kind of layer."""
-    import openvino
-
-    from cluster.processors import processors
-    from etl.models.engines.engines import openvino_settings
-
-    core = openvino.Core()
-    settings = {**openvino_settings(processors()), "PERF_COUNT": True}
-    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
-    request.infer({0: images})
-    spent: dict[str, float] = {}
-    for _ in range(calls):
-        request.infer({0: images})
-        for layer in request.profiling_info:
-            spent[layer.node_type] = spent.get(layer.node_type, 0.0) + 1e3 * layer.real_time.total_seconds() / calls
-    return spent
 
 
 def variants(device: str, compiled: bool) -> list[dict[str, Any]]:
@@ -258,7 +223,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--batch", type=int, help="of the variants; default: as a run has it")
     options = parser.parse_args()
-    needed = ("torch", "mmpose", "onnx")
+    needed = ("torch", "mmpose", "onnx", "onnxruntime")
     if any(importlib.util.find_spec(name) is None for name in needed):
         if not elsewhere():
             results = Results("runtimes")

@@ -16,7 +16,7 @@ from etl.store.workspace import Workspace, free_bytes
 
 PACKAGES = (
     "xycd", "numpy", "xarray", "netCDF4", "dask", "distributed", "dask-jobqueue", "av", "opencv-python-headless",
-    "ai-edge-litert", "torch", "mmdet", "mmpose", "mmcv", "mmcv-lite", "transformers", "onnxruntime", "openvino",
+    "ai-edge-litert", "torch", "mmdet", "mmpose", "mmcv", "mmcv-lite", "transformers", "onnxruntime",
 )  # fmt: skip
 
 
@@ -28,8 +28,6 @@ def info(workspace: WorkspaceOption = None, config: ConfigOption = None) -> None
 
 def describe(workspace: Path | None = None) -> str:
     """Describe this machine and, if given, a workspace."""
-    from etl.execution.runtimes import Record
-    from etl.execution.runtimes import describe as describe_choice
     from etl.models import registry
 
     lines = [f"python       {platform.python_version()} on {platform.platform()}"]
@@ -42,7 +40,6 @@ def describe(workspace: Path | None = None) -> str:
         lines += ["", f"workspace {workspace}: {size(free_bytes(workspace))} free"]
         space = Workspace(workspace)
         lines += [f"  {name}: {space.current(name)}" for name in space.datasets()] or ["  no results yet"]
-        lines += [f"  {name} runs on {describe_choice(c)}" for name, c in Record.load(workspace).networks.items()]
     return "\n".join(lines)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
 
 from etl.config import Config
-from etl.execution import runtimes, steps
+from etl.execution import steps
 from etl.execution.driver import RUN_FOLDER
 from etl.execution.forecast import expected_partitions, training_bytes, training_rows
 from etl.execution.job import Job
-from etl.execution.resume import Resume, look_for_finished
+from etl.execution.resume import look_for_finished
+from etl.models import registry
 from etl.stages.progress import size
 from etl.store.workspace import free_bytes
 
@@ -24,22 +24,20 @@ def plan(config: Config, *, verify: bool = False) -> str:
         When it couldn't start.
     """
     datasets = steps.check(config, ("annotate", "estimate", "merge"))
-    settled, open_networks = runtimes.resolve(config, measure=False)
-    parts = [describe(Job(name, settled), open_networks, verify=verify) for name in datasets]
+    config, notes = registry.choose_runtimes(config, compute=True)
+    parts = [describe(Job(name, config), verify=verify) for name in datasets] + notes
     parts.append(_cluster(config))
     parts.append(f"workspace {config.workspace}: {size(free_bytes(config.workspace))} free")
     return "\n\n".join(parts)
 
 
-def describe(job: Job, open_networks: Sequence[str] = (), *, verify: bool = False) -> str:
+def describe(job: Job, *, verify: bool = False) -> str:
     """One dataset: its sequences, what is done and missing, the models, the outputs.
 
     Parameters
     ----------
     job : Job
         The dataset.
-    open_networks : sequence of str
-        Networks whose runtime the run will measure first. Until then the features have no key.
     verify : bool
         Open finished files.
     """
@@ -55,11 +53,7 @@ def describe(job: Job, open_networks: Sequence[str] = (), *, verify: bool = Fals
     existing = [path for path in annotated.values() if path.exists()]
     lines.append(f"  annotations  {len(existing):,} of {len(annotated):,} sequences in {job.annotations}")
     partitions = job.partitions(existing)
-    resume = (
-        Resume(todo=partitions)
-        if open_networks
-        else look_for_finished(partitions, job.store, verify=verify, maps=job.maps_ending)
-    )
+    resume = look_for_finished(partitions, job.store, verify=verify, maps=job.maps_ending)
     missing = [s for s in sequences if not annotated[s.key].exists()]
     expected = expected_partitions(job, missing)
     todo, about = [*resume.todo, *expected], "about " if missing else ""
@@ -70,27 +64,21 @@ def describe(job: Job, open_networks: Sequence[str] = (), *, verify: bool = Fals
     for_maps = f", of which {len(resume.unmapped):,} for their maps only" if resume.unmapped else ""
     lines.append(f"  partitions   {len(resume.finished):,} finished, {about}{len(todo):,} to do{for_maps}")
     lines += [f"  damaged      {text}" for text in resume.damaged]
-    if open_networks:
-        lines.append(f"  runtimes     of {', '.join(open_networks)}: to be measured, and kept for this workspace")
-        lines.append(f"  features     {job.store.folder.parent}, under a key that depends on the runtimes")
-    else:
-        lines.append(f"  features     {job.store.folder}")
+    lines.append(f"  features     {job.store.folder}")
     rows = training_rows(job, sequences, [*partitions, *expected])
     outputs = {job.training_file(split): count for split, count in rows.items()}
     to_write = sum(count for path, count in outputs.items() if todo or not path.exists())
     features, training = steps.disk_needed(job, todo, resume.unmapped), training_bytes(job, to_write)
     lines.append(f"  disk         about {size(features)} for features to do, {size(training)} for training files")
-    lines.append(f"  models       {job.config.models.set}: {_models(job, open_networks)}")
+    lines.append(f"  models       {job.config.models.set}: {_models(job)}")
     lines += [f"  writes       {path}" for path in outputs] or ["  writes       features only: no ground truth"]
     return "\n".join(lines)
 
 
-def _models(job: Job, open_networks: Sequence[str]) -> str:
+def _models(job: Job) -> str:
     models = job.stage["models"]
     named = [f"{name} ({digest[:8]})" for name, digest in models.get("files", {}).items()]
-    for part, runtime in models.get("runtimes", {}).items():
-        network = models[part]
-        named.append(network if network in open_networks else f"{network} on {runtime}")
+    named += [f"{models[part]} on {runtime}" for part, runtime in models.get("runtimes", {}).items()]
     return ", ".join(named) or models["name"]
 
 

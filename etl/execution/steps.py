@@ -14,7 +14,6 @@ from etl import __version__
 from etl.alignment import judge
 from etl.config import Config
 from etl.errors import ConfigError, SpaceError, XycdError
-from etl.execution import runtimes
 from etl.execution import scheduling as schedule
 from etl.execution.driver import Driver, Stopped
 from etl.execution.job import Job
@@ -152,11 +151,13 @@ def costing_itself(summary: Summary, report: Reporter, *, alone: bool) -> Iterat
 
 
 def choose_runtimes(config: Config, stages: Sequence[str], report: Reporter) -> Config:
-    """The configuration with the runtime of each network named: as the workspace has it, measured if it has none."""
+    """The configuration with the runtime of each network named; see `etl.models.registry.choose_runtimes`."""
     if "estimate" not in stages and "merge" not in stages:
         return config
-    computes = "estimate" in stages
-    return runtimes.resolve(config, measure=computes, compute=computes, report=report)[0]
+    config, notes = registry.choose_runtimes(config, compute="estimate" in stages)
+    for note in notes:
+        report.note(note)
+    return config
 
 
 def annotate(job: Job, stages: Sequence[str], summary: Summary, report: Reporter) -> list[Path]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from etl.config import Config
 from etl.errors import ConfigError, ModelError
 from etl.models.base import Description, MapSource, ModelSet
 from etl.models.files import weights
@@ -48,7 +49,8 @@ class SetInfo:
         For sets that take long to build: has ``describe(options, cache)``, which returns a `Description`, and is
         light. "" for others.
     runtimes_module : str
-        For sets whose networks run on one of several runtimes: as `etl.models.auglift.runtimes`. "" for others.
+        For sets whose networks run on one of several runtimes: has ``check(options)`` and ``choose(config, *,
+        compute)`` as `etl.models.auglift.runtimes`. "" for others.
     maps : bool
         Whether what it builds is a `MapSource`.
     """
@@ -156,6 +158,28 @@ def check(name: str, *, cache: Path | None = None, **options: Any) -> None:
         importlib.import_module(info.runtimes_module).check(options)
     for file in info.files:
         weights.path_of(file, cache)
+
+
+def choose_runtimes(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
+    """The configuration with a runtime named for each network, and notes for the user.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run; it stays as it is if its set has one runtime only.
+    compute : bool
+        Whether networks are to run.
+
+    Raises
+    ------
+    ConfigError
+        When workers would lack a package, a device or a precision, as far as that can be known here.
+    """
+    info = SETS.get(config.models.set)
+    if info is None or not info.runtimes_module:
+        return config, []
+    chosen: tuple[Config, list[str]] = importlib.import_module(info.runtimes_module).choose(config, compute=compute)
+    return chosen
 
 
 def describe(name: str, *, cache: Path | None = None, **options: Any) -> Description | None:

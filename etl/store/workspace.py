@@ -4,7 +4,6 @@
 
     <workspace>/
       xycd-workspace.json                     what this folder is
-      runtimes.json                           which runtime each network runs on, where that was chosen by measurement
       <dataset>/annotations/<key>/subject=…/action=…/subaction=…/camera=….nc
       <dataset>/features/<stage key>/subject=…/…/camera=…/<first>-<last>_<id>.nc
                                                        <first>-<last>_<id>.maps-….zarr.zip, where maps are kept

@@ -66,10 +66,10 @@ def identity(
         Side of the depth network's patches, px of its input.
     """
     excluded = _SPEED_ONLY | _PLACES | _RUNTIMES | {"weights", "seed"}
-    engines = {part: "torch" if engine == "auto" else engine for part, engine in settings.engines.items()}
+    runtimes = {part: "torch" if name == "auto" else name for part, name in settings.runtimes.items()}
     return {
         "name": NAME,
-        "runtimes": engines,
+        "runtimes": runtimes,
         "weights": dict(named),
         **settings.model_dump(mode="json", exclude=excluded),
         "embeddings": {

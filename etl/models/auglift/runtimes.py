@@ -1,70 +1,149 @@
-"""Which runtimes the set `auglift` leaves open, and how fast each is; no framework until something is measured."""
+"""Which runtime each network of the set `auglift` runs on: torch on a GPU, ONNX Runtime on a CPU.
+
+Runtimes differ by rounding errors, so they are part of the stage key. The choice is made once for a run, from its
+configuration, and is the same for all workers. No framework is loaded here, but to look for a GPU that may be there.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
-import os
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.settings import WAITING
+from etl.config import Config
 from etl.errors import ConfigError
-from etl.models.auglift import files as auglift_files
-from etl.models.auglift.settings import Part, parse
-from etl.models.engines.choice import TORCH, check_installed
-from etl.models.files import weights
+from etl.models.auglift.settings import AugliftSettings, parse
+from etl.store.workspace import Workspace
 
-PARTS: Final[tuple[Part, ...]] = ("detector", "pose", "depth")
+TORCH: Final = "torch"
+ONNXRUNTIME: Final = "onnxruntime"
 PACKAGES: Final = ("torch", "transformers", "mmengine", "mmcv", "mmdet", "mmpose")
 
 
+def choose(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
+    """Name a runtime for each network that the configuration leaves at ``auto``.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run.
+    compute : bool
+        Whether networks are to run. Otherwise finished features are only merged: their runtimes are taken, and this
+        machine needs neither the packages nor the device.
+
+    Returns
+    -------
+    config : Config
+        With the runtimes named.
+    notes : list of str
+        Why features that exist aren't continued, if their runtimes are others.
+
+    Raises
+    ------
+    ConfigError
+        When a package or a runtime isn't installed, or this machine's workers lack the device or the precision. The
+        workers of a cluster check their devices themselves: a login node may have none.
+    """
+    settings = parse(config.models.options)
+    existing = list(_runtimes_of_features(config, settings))
+    # Only asked where it matters: torch takes seconds to import.
+    gpu = functools.cache(lambda: _workers_have_gpu(config, settings))
+    local = config.cluster.kind == "local"
+    if compute and (local or config.cluster.slurm.python is None):
+        _check_packages()
+    if compute and local:
+        check_device(settings, gpu)
+    chosen: dict[str, str] = {}
+    for part, asked in settings.runtimes.items():
+        runtime: str = asked
+        if asked == "auto":
+            usable = [found[part] for found in existing if found[part] in (TORCH, ONNXRUNTIME)]
+            runtime = usable[0] if usable and not compute else _by_rule(settings, gpu)
+        if compute:
+            check_installed(runtime)
+        chosen[part] = runtime
+    named = {f"{part}_runtime": runtime for part, runtime in chosen.items()}
+    models = config.models.model_copy(update={"options": {**config.models.options, **named}})
+    return config.model_copy(update={"models": models}), _notes(existing, chosen)
+
+
 def check(options: Mapping[str, Any]) -> None:
-    """Refuse a runtime that is asked for by name and isn't installed.
+    """Refuse a runtime that is named and isn't installed.
 
     Raises
     ------
     ConfigError
         Naming what is missing.
     """
-    for engine in parse(options).engines.values():
-        if engine != "auto":
-            check_installed(engine)
+    for runtime in parse(options).runtimes.values():
+        check_installed(runtime)
 
 
-def undecided(options: Mapping[str, Any], cache: Path | None = None) -> dict[str, str]:
-    """What a network and its weights are called in a record of choices, for each network whose runtime is ``auto``.
+def check_installed(runtime: str) -> None:
+    """Refuse ONNX Runtime where it, or what torch exports with, isn't installed.
 
-    None where there is no choice: exported networks compute in fp32 on the CPU.
+    Raises
+    ------
+    ConfigError
+        Naming what is missing.
     """
-    settings = parse(options)
+    if runtime == ONNXRUNTIME and (missing := _missing((ONNXRUNTIME, "onnx"))):
+        raise ConfigError(
+            "The runtime onnxruntime must be installed where it is asked for.",
+            f"no {' and no '.join(missing)}",
+            f'pip install {" ".join(missing)}, or set the network\'s runtime to "auto" or "torch".',
+        )
+
+
+def check_device(settings: AugliftSettings, gpu: Callable[[], bool]) -> None:
+    """Refuse a device that isn't there, or a precision that this machine would only emulate.
+
+    Parameters
+    ----------
+    settings : AugliftSettings
+        Of the set.
+    gpu : callable
+        Whether workers of this machine have a GPU.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option.
+    """
     if settings.device == "cuda" or settings.precision != "fp32":
-        return {}
-    files = auglift_files.paths(settings, cache)
-    found: dict[str, str] = {}
-    for part in PARTS:
-        if settings.engines[part] == "auto":
-            drawn = f"random {settings.seed}"
-            known = weights.known_sha256(files[part])[:16] if part in files else drawn
-            found[part] = f"{getattr(settings, part)} {known}"
-    return found
+        from etl.models.engines.torch_runtime import Runtime
+
+        # cuda by name is an error without a GPU; auto is the CPU then.
+        device = settings.device if settings.device == "cuda" or gpu() else "cpu"
+        Runtime.choose(device, settings.precision)
 
 
-def decided(options: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """The options with the runtimes of `choices`, by part, in place of ``auto``; torch where there is no choice."""
-    chosen = {part: choices.get(part, TORCH) for part in PARTS if parse(options).engines[part] == "auto"}
-    return {**options, **{f"{part}_runtime": engine for part, engine in chosen.items()}}
-
-
-def on_gpu(options: Mapping[str, Any]) -> bool:
-    """Whether torch would use a GPU of this machine; torch is only asked where there may be one."""
-    if parse(options).device == "cpu" or not _has_driver():
+def sees_gpu() -> bool:
+    """Whether torch can use a GPU of this machine; torch is only imported where a driver is installed."""
+    if not _has_driver():
         return False
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def _by_rule(settings: AugliftSettings, gpu: Callable[[], bool]) -> str:
+    # Exported networks compute in fp32 on the CPU.
+    on_torch = settings.precision != "fp32" or _missing((ONNXRUNTIME, "onnx")) or gpu()
+    return TORCH if on_torch else ONNXRUNTIME
+
+
+def _workers_have_gpu(config: Config, settings: AugliftSettings) -> bool:
+    if settings.device != "auto":
+        return settings.device == "cuda"
+    if config.cluster.kind == "slurm":
+        return config.cluster.slurm.gpus > 0
+    return config.cluster.local.gpus != "none" and sees_gpu()
 
 
 def _has_driver() -> bool:
@@ -78,16 +157,41 @@ def _has_driver() -> bool:
     return True
 
 
-def check_packages() -> None:
-    """Refuse to start where the set's packages aren't installed.
+def _runtimes_of_features(config: Config, settings: AugliftSettings) -> Iterator[dict[str, str]]:
+    """Runtimes by network of each dataset's last features, if the same networks made them."""
+    workspace = Workspace(config.workspace)
+    for dataset in set(config.datasets.selected()).intersection(workspace.datasets()):
+        key = workspace.current(dataset).features
+        path = workspace.features(dataset, key or "").folder / "stage.json"
+        if key is None or not path.exists():
+            continue
+        models = json.loads(path.read_bytes())["models"]
+        if all(models.get(part) == getattr(settings, part) for part in settings.runtimes) and "runtimes" in models:
+            yield models["runtimes"]
 
-    Raises
-    ------
-    ConfigError
-        Naming what is missing.
-    """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+
+def _notes(existing: Iterable[Mapping[str, str]], chosen: Mapping[str, str]) -> list[str]:
+    """Why features that exist aren't continued."""
+    notes = []
+    for found in existing:
+        new = " and ".join(sorted(set(chosen.values())))
+        others = {part: runtime for part, runtime in found.items() if runtime != chosen[part]}
+        if "openvino" in found.values():
+            notes.append(
+                "features of this workspace were made with OpenVINO, which xycd no longer uses: new ones are made with "
+                f"{new}; the old ones stay readable"
+            )
+        elif others:
+            options = ", ".join(f'{part}_runtime = "{runtime}"' for part, runtime in others.items())
+            notes.append(
+                f"features of this workspace were made with other runtimes ({options}): new ones are made with {new}; "
+                "these options would continue the old ones"
+            )
+    return list(dict.fromkeys(notes))
+
+
+def _check_packages() -> None:
+    if missing := _missing(PACKAGES):
         raise ConfigError(
             "The set auglift needs the packages of the extra `openmmlab`.",
             f"no {', '.join(missing)}",
@@ -95,39 +199,5 @@ def check_packages() -> None:
         )
 
 
-def check_here(options: Mapping[str, Any], gpu: Callable[[], bool]) -> None:
-    """Refuse a device that isn't there, or a precision that this machine would only emulate.
-
-    Parameters
-    ----------
-    options : mapping
-        Of the set.
-    gpu : callable
-        Whether workers of this machine have a GPU; torch is only imported where the options ask for more than it
-        has everywhere.
-
-    Raises
-    ------
-    ConfigError
-        Naming the option.
-    """
-    settings = parse(options)
-    if settings.device == "cuda" or settings.precision != "fp32":
-        from etl.models.engines.torch_runtime import Runtime
-
-        # cuda by name is an error without; auto is the processor then.
-        device = settings.device if settings.device == "cuda" or gpu() else "cpu"
-        Runtime.choose(device, settings.precision)
-
-
-def measure(
-    options: Mapping[str, Any], part: Part, cache: Path | None = None, *, threads: int, frames: int
-) -> dict[str, float]:
-    """Seconds a picture by runtime; see `etl.models.auglift.build.measure`."""
-    for name, value in WAITING.items():  # as workers have it; read when torch is loaded
-        os.environ.setdefault(name, value)
-    from etl.models.auglift import build as auglift_build
-
-    settings = parse(options)
-    file = auglift_files.paths(settings, cache).get(part)
-    return auglift_build.measure(settings, part, file, cache, threads=threads, frames=frames)
+def _missing(packages: Iterable[str]) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]

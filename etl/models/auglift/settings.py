@@ -12,7 +12,7 @@ from etl.errors import ConfigError
 
 Device = Literal["auto", "cuda", "cpu"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
+RuntimeName = Literal["auto", "torch", "onnxruntime"]
 Processing = Literal["transformers", "authors"]
 Part = Literal["detector", "pose", "depth"]
 Sampling = Literal["nearest_1", "nearest_2", "nearest_4", "bilinear", "average"]
@@ -36,11 +36,11 @@ class AugliftSettings(BaseModel):
 
     device: Device = Field("auto", description="auto is CUDA where there is one.")
     precision: Precision = Field("fp32", description="bf16 and fp16 through autocast.")
-    detector_runtime: Engine = Field(
-        "auto", description="auto is torch on a GPU; on a CPU the fastest, measured once for the workspace."
+    detector_runtime: RuntimeName = Field(
+        "auto", description="auto is torch on a GPU; on a CPU ONNX Runtime where it is installed, else torch."
     )
-    pose_runtime: Engine = Field("auto", description="As detector_runtime.")
-    depth_runtime: Engine = Field("auto", description="As detector_runtime.")
+    pose_runtime: RuntimeName = Field("auto", description="As detector_runtime.")
+    depth_runtime: RuntimeName = Field("auto", description="As detector_runtime.")
     channels_last: bool = Field(False, description="Order of torch's tensors; on GPUs faster in half precision.")
     compile: bool = Field(False, description="torch.compile; a minute at the start of each worker.")
     detector_batch: int = Field(16, ge=1, description="Images at a time; halved when memory runs out.")
@@ -70,16 +70,16 @@ class AugliftSettings(BaseModel):
 
     @model_validator(mode="after")
     def _on_torch_only(self) -> Self:
-        for part, engine in self.engines.items():
-            if engine in ("auto", "torch"):
+        for part, runtime in self.runtimes.items():
+            if runtime in ("auto", "torch"):
                 continue
             if self.device == "cuda" or self.precision != "fp32":
                 asked = f"device = {self.device!r}, precision = {self.precision!r}"
-                raise ValueError(f"{part}_runtime = {engine!r} computes in fp32 on the CPU, not with {asked}")
+                raise ValueError(f"{part}_runtime = {runtime!r} computes in fp32 on the CPU, not with {asked}")
         return self
 
     @property
-    def engines(self) -> dict[Part, Engine]:
+    def runtimes(self) -> dict[Part, RuntimeName]:
         """Runtime asked for, by network."""
         return {"detector": self.detector_runtime, "pose": self.pose_runtime, "depth": self.depth_runtime}
 

@@ -1,4 +1,4 @@
-"""Each network on each runtime against torch, the exported files, and the race with the real networks."""
+"""Each network on ONNX Runtime against torch, and the exported files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 pytest.importorskip("mmpose", reason="needs the extra openmmlab")
 pytest.importorskip("onnxruntime", reason="needs the extra openmmlab")
-pytest.importorskip("openvino", reason="needs the extra openmmlab")
 
 from etl.errors import ConfigError, ModelError
 from etl.models.auglift import build as auglift_build
@@ -22,8 +21,8 @@ from etl.models.auglift.settings import parse
 from etl.models.base import Frame
 from etl.models.engines import export as onnx_export
 from etl.models.engines import torch_runtime
-from etl.models.engines.engines import ENGINES, on_onnxruntime
 from etl.models.engines.network import Network, on_torch
+from etl.models.engines.onnx_runtime import on_onnxruntime
 from etl.models.engines.torch_runtime import Batches, Runtime
 from tests.etl.models.openmmlab import MARKS
 from tests.etl.models.openmmlab.test_auglift import SMALL
@@ -60,14 +59,12 @@ def truth(reference: auglift.AugliftModels, pictures: list[Frame]) -> tuple[Any,
     return detections, poses, reference.estimate_depth(pictures, poses)
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def other(
-    request: pytest.FixtureRequest, options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> auglift.AugliftModels:
-    """The set on another runtime."""
+@pytest.fixture(scope="module")
+def other(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> auglift.AugliftModels:
+    """The set on ONNX Runtime."""
     cache = tmp_path_factory.getbasetemp() / f"cache-{options['pose']}"
-    built = auglift.build({**options, **{f"{part}_runtime": request.param for part in PARTS}}, cache)
-    assert built.identity["runtimes"] == dict.fromkeys(PARTS, request.param)
+    built = auglift.build({**options, **{f"{part}_runtime": "onnxruntime" for part in PARTS}}, cache)
+    assert built.identity["runtimes"] == dict.fromkeys(PARTS, "onnxruntime")
     assert built.depth.model is None, "no weights are kept for torch beside the exported ones"
     return built
 
@@ -192,11 +189,10 @@ def test_weights_that_no_file_holds_are_told_apart() -> None:
     assert onnx_export.state_hash(Doubling()) != onnx_export.state_hash(Doubling(3.0))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_file_that_is_no_network_is_named(engine: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"no network")
-    with pytest.raises(ModelError, match=r"load the exported network.*a\.onnx"):
-        ENGINES[engine](tmp_path / "a.onnx", 1)
+    with pytest.raises(ModelError, match=r"a\.onnx.*load an exported network"):
+        on_onnxruntime(tmp_path / "a.onnx", 1)
 
 
 def test_memory_that_runs_out_halves_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,53 +213,13 @@ def test_memory_that_runs_out_halves_the_batch(tmp_path: Path, monkeypatch: pyte
     assert batches.size == 2
 
 
-class Counting:
-    """A clock that goes on by a millisecond each time it is asked."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1e-3
-        return self.now
-
-
-def measured(tmp_path: Path) -> dict[str, float]:
-    """Seconds of the small pose network, by a clock that doesn't depend on the machine."""
-    return auglift_build.measure(parse(SMALL), "pose", None, tmp_path, threads=1, frames=2, clock=Counting())
-
-
-def test_all_that_is_installed_takes_part_with_the_threads_of_a_worker(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    found = measured(tmp_path)
-    assert found.keys() == {"torch", "onnxruntime", "openvino"}
-    np.testing.assert_allclose(list(found.values()), 1e-3 / 2)
-    assert torch.get_num_threads() == before
-
-
-def test_who_cannot_load_the_network_or_answers_otherwise_does_not_take_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(path: Path, threads: int) -> Any:
-        raise ModelError("It can be loaded.", "an operator that it doesn't know", "Update it.")
-
-    def wrong(path: Path, threads: int) -> Any:
-        forward = on_onnxruntime(path, threads)
-        return lambda images: tuple(1.01 * output for output in forward(images))
-
-    monkeypatch.setattr(auglift_build, "ENGINES", {"onnxruntime": wrong, "openvino": broken})
-    assert measured(tmp_path).keys() == {"torch"}
-    assert "an operator that it doesn't know" in caplog.text
-    assert "its answers for rtmpose-t" in caplog.text
-
-
 def test_a_runtime_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "openvino" else find(name, *a))
-    assert "openvino" not in measured(tmp_path)
-    with pytest.raises(ConfigError, match="pip install openvino"):
-        auglift.build({**SMALL, "pose_runtime": "openvino"}, tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else find(name, *a))
+    with pytest.raises(ConfigError, match="pip install onnxruntime"):
+        auglift.build({**SMALL, "pose_runtime": "onnxruntime"}, tmp_path)
 
 
 def test_bf16_is_refused_where_a_processor_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the extra openmmlab")
 
 from etl.errors import ConfigError, ModelError
 from etl.models.auglift import runtimes as auglift_runtimes
+from etl.models.auglift.settings import parse
 from etl.models.engines import torch_runtime
 from etl.models.engines.torch_runtime import Batches, Runtime, answers, fill, load_checkpoint, seeded
 from tests.etl.models.openmmlab import MARKS
@@ -103,14 +104,14 @@ def test_bf16_is_never_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_this_machine_lacks_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_runtime, "has_bf16", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    auglift_runtimes.check_here({"precision": "bf16"}, lambda: True)
-    auglift_runtimes.check_here({"device": "cuda"}, lambda: True)
+    auglift_runtimes.check_device(parse({"precision": "bf16"}), lambda: True)
+    auglift_runtimes.check_device(parse({"device": "cuda"}), lambda: True)
     with pytest.raises(ConfigError, match="bf16"):
-        auglift_runtimes.check_here({"precision": "bf16"}, lambda: False)  # local.gpus = "none", say
+        auglift_runtimes.check_device(parse({"precision": "bf16"}), lambda: False)  # local.gpus = "none", say
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for options in ({"device": "cuda"}, {"precision": "fp16"}):
         with pytest.raises(ConfigError, match="GPU"):
-            auglift_runtimes.check_here(options, lambda: False)
+            auglift_runtimes.check_device(parse(options), lambda: False)
 
 
 def test_precision_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:

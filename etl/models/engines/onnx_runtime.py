@@ -1,4 +1,4 @@
-"""Exported networks on ONNX Runtime and on OpenVINO: in fp32, on the CPU, with as many threads as they are given."""
+"""Exported networks on ONNX Runtime, in fp32 on the CPU."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def on_onnxruntime(path: Path, threads: int) -> Forward:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no base of their own
-        raise _not_loaded("ONNX Runtime", path, error) from error
+        raise ModelError(
+            "ONNX Runtime must be able to load an exported network.",
+            f"{path}: {error}",
+            'Update it, or set the network\'s runtime to "torch".',
+        ) from error
     (source,) = session.get_inputs()
     dtype = _DTYPES[source.type]
 
@@ -51,63 +55,17 @@ def on_onnxruntime(path: Path, threads: int) -> Forward:
         try:
             found = session.run(None, {source.name: _array(images, dtype)})
         except Exception as error:
-            raise _told(error) from error
+            raise _as_memory_error(error) from error
         return tuple(torch.from_numpy(values) for values in found)
 
     return forward
-
-
-def on_openvino(path: Path, threads: int) -> Forward:
-    """Run an exported network by OpenVINO; see `on_onnxruntime`."""
-    import openvino
-
-    core = openvino.Core()
-    try:
-        request = core.compile_model(core.read_model(path), "CPU", openvino_settings(threads)).create_infer_request()
-    except RuntimeError as error:
-        raise _not_loaded("OpenVINO", path, error) from error
-    compiled = request.get_compiled_model()
-    dtype = {np.dtype(np.float32): torch.float32, np.dtype(np.uint8): torch.uint8}[
-        np.dtype(compiled.input(0).get_element_type().to_dtype())
-    ]
-
-    def forward(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        try:
-            found = request.infer({0: _array(images, dtype)}, share_inputs=True)
-        except RuntimeError as error:
-            raise _told(error) from error
-        return tuple(torch.from_numpy(found[i]) for i in range(len(compiled.outputs)))
-
-    return forward
-
-
-def openvino_settings(threads: int) -> dict[str, Any]:
-    """How OpenVINO compiles networks."""
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # left to itself, it takes bf16 where the processor has it
-        "ENABLE_CPU_PINNING": False,  # every worker of a machine would be pinned to the same cores
-    }
-
-
-ENGINES: Final = {"onnxruntime": on_onnxruntime, "openvino": on_openvino}
 
 
 def _array(images: torch.Tensor, dtype: torch.dtype) -> Any:
     return np.ascontiguousarray(images.to(dtype).numpy())
 
 
-def _not_loaded(engine: str, path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{engine} can load the exported network.",
-        f"{path}: {error}",
-        'Update it, or set the network\'s runtime to "torch".',
-    )
-
-
-def _told(error: Exception) -> Exception:
+def _as_memory_error(error: Exception) -> Exception:
     """The error that `Batches` knows, where memory ran out; else the same."""
     out_of_memory = is_out_of_memory(error) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)
     return MemoryError(str(error)) if out_of_memory else error
