@@ -221,10 +221,9 @@ class Controller:
         with suppress(FileNotFoundError):
             heartbeat = max(heartbeat, path.stat().st_mtime)
         if driver is not None and _is_alive(driver, heartbeat):
-            job = f", SLURM job {driver.job}," if driver.job else ""
             raise ClusterError(
                 ONE_DRIVER,
-                f"process {driver.pid} on {driver.host}{job} drives a run in {self.folder}",
+                f"{driver} drives a run in {self.folder}",
                 "Watch it with `xycd status`, end it with `xycd stop`, or choose another workspace.",
             )
         aside = path.with_name(f".owner.{secrets.token_hex(6)}")

@@ -42,6 +42,9 @@ class DriverProcess(BaseModel):
     job: str | None = None
     token: str = ""
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" + (f" in SLURM job {self.job}" if self.job else "")
+
     @classmethod
     def current(cls) -> DriverProcess:
         """The calling process."""

@@ -306,7 +306,7 @@ def status_text(found: Any) -> str:
 
     facts: dict[str, Any] = found.status
     age = f"{duration(time.time() - found.started)} since it began"
-    lines = [f"run          {found.state}, {age}, {found.owner}"]
+    lines = [f"run          {found.state}, {age}, {found.driver}"]
     if "rows_total" in facts:
         share, unit = facts["rows_done"] / max(1, facts["rows_total"]), facts.get("unit", "frames")
         lines.append(f"stage        {facts['stage']} {facts['dataset']}{', stopping' if facts.get('stopping') else ''}")

@@ -120,7 +120,7 @@ def test_detached_and_cancelled(make: Make) -> None:
     run = make(workers=1, slurm={"folder": "elsewhere"})
     job = detach(run)
     with run.hold(1) as held:
-        assert read_status(run.workspace / "run").owner.job == job
+        assert read_status(run.workspace / "run").driver.job == job
         until(lambda: run.workers().get("workers") == 1, 30, "for the status")
         assert "-J " in run.workers()["tunnel"]
         assert {line.split()[0] for line in run.say("logs").splitlines()} == {job, *held}

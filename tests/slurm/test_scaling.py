@@ -18,7 +18,7 @@ import cluster
 from cluster import node_check
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError, SubmissionRejected
-from cluster.security import certificate
+from cluster.security import make_certificate, security_of
 from tests.slurm import tasks
 from tests.slurm.boot import Slurm, output
 from tests.slurm.driver import drive
@@ -62,7 +62,7 @@ def test_up_down_adapt_and_who_gets_in(slurm: Slurm, config: Make, tmp_path: Pat
         with pytest.raises(OSError, match="reset by peer"):
             Client(address.replace("tls:", "tcp:"), timeout="3s")
         with pytest.raises(OSError, match="certificate does not match"):
-            Client(address, security=certificate().in_memory(), timeout="3s")
+            Client(address, security=security_of(*make_certificate()), timeout="3s")
         worker = next(iter(found)).replace("tls:", "tcp:")
         with pytest.raises(OSError, match="reset by peer"):
             Client(worker, timeout="3s")

@@ -137,7 +137,7 @@ def test_detached_and_adaptive(make: Make, reference: Path) -> None:
     submitted = xycd("run", "--config", run.config, "--detach")
     assert "driver submitted as job" in submitted.stdout, submitted.stderr
     with run.hold(3) as jobs:
-        driver = read_status(run.workspace / "run").owner.job
+        driver = read_status(run.workspace / "run").driver.job
         assert driver is not None
         assert driver not in jobs
         assert run.workers()["adaptive"] == "0:3"

@@ -34,7 +34,7 @@ def facts() -> Any:
 
 
 def text(facts: dict[str, Any]) -> str:
-    return status_text(SimpleNamespace(status=facts, state="running", started=time.time(), owner="me"))
+    return status_text(SimpleNamespace(status=facts, state="running", started=time.time(), driver="me"))
 
 
 def test_facts_count_rows(facts: Any) -> None:
