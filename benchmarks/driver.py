@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 from benchmarks.harness import Results
 from etl.config import EstimateSettings, ModelSettings, load
 from etl.execution.driver import Driver
+from etl.execution.progress import Progress
 from etl.execution.resume import look_for_finished
 from etl.execution.scheduling import run_partitions
 from etl.stages.estimate import Estimator
@@ -68,10 +69,11 @@ def main() -> None:
             Client(c) as client,
             Driver(config, Silent(), c) as driver,
         ):
-            watch = driver.watch("h36m", FRAMES * len(todo), 0)
+            progress = Progress(Silent(), driver, "h36m")
+            progress.begin("estimate", FRAMES * len(todo))
             begun, cpu = time.perf_counter(), time.process_time()
             outcome = run_partitions(
-                client, todo, estimator, store, Silent(), tick=watch, capacity=driver.capacity, task=receipt
+                client, todo, estimator, store, Silent(), tick=progress.check_in, capacity=driver.capacity, task=receipt
             )
             seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         assert outcome.counts["ok"] == FRAMES * len(todo)

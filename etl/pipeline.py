@@ -1,4 +1,4 @@
-"""The whole way of the data: raw dataset → annotations → partitions → features → training files."""
+"""The whole run, top to bottom: raw dataset → annotations → partitions → features → training files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from etl.config import Config
 from etl.execution import steps
-from etl.execution.driver import Driver, Heeding
+from etl.execution.driver import Driver
 from etl.execution.job import Job
-from etl.execution.steps import Summary
+from etl.execution.plan import check_run
+from etl.execution.steps import DatasetRun
+from etl.execution.summary import Summary
 from etl.stages.progress import Reporter, Silent
 from etl.store.workspace import Workspace, full_disk_errors
 
@@ -24,16 +26,16 @@ def run(
     report: Reporter | None = None,
     verify: bool = False,
 ) -> list[Summary]:
-    """Run stages on every dataset of a configuration, going on where an earlier run stopped.
+    """Run stages on every dataset of a configuration. A run resumes where an earlier one stopped.
 
     Parameters
     ----------
     config : Config
-        What to do.
+        Datasets, models, workspace and settings.
     stages : sequence of {"annotate", "estimate", "merge"}
-        Which stages. Estimate annotates what isn't annotated yet.
+        Stages to run. Estimate first annotates sequences without annotations.
     cluster : dask cluster, optional
-        Workers to use, e.g. from `cluster.start`; without it, workers are started when there is work.
+        Workers to use, e.g. from `cluster.start`. By default, workers are started when they are needed.
     report : Reporter, optional
         Shows progress.
     verify : bool
@@ -42,52 +44,37 @@ def run(
     Returns
     -------
     list of Summary
-        One a dataset: what was done, what failed, what was written. Of several datasets, one that can't be finished
-        costs the others nothing: the error is among what failed.
+        One per dataset: counts, failures and files written. With several datasets, an error that ends one dataset's
+        run is listed in its summary, and the others go on.
 
     Raises
     ------
     etl.errors.XycdError
-        When nothing can be done: before anything has run where that can be known. So does the error of a dataset that
-        is the only one.
+        When no dataset can go on; before anything has run if possible. With a single dataset, every error that ends its
+        run.
     """
     report = report or Silent()
-    datasets = steps.check(config, stages)
+    datasets = check_run(config, stages)
     with full_disk_errors(config.workspace), Workspace(config.workspace).writing():
         config = steps.choose_runtimes(config, stages, report)
         with Driver(config, report, cluster) as driver:
-            jobs, alone = [Job(name, config) for name in datasets], len(datasets) == 1
-            return [
-                run_job(job, stages, driver, report, verify=verify, alone=alone, last=job is jobs[-1]) for job in jobs
-            ]
+            runs = [DatasetRun(Job(name, config), tuple(stages), driver, report, verify) for name in datasets]
+            return [run_dataset(each, only=len(runs) == 1, last=each is runs[-1]) for each in runs]
 
 
-def run_job(
-    job: Job,
-    stages: Sequence[str],
-    driver: Driver,
-    report: Reporter,
-    *,
-    verify: bool = False,
-    alone: bool = True,
-    last: bool = True,
-) -> Summary:
-    """Run stages on one dataset.
-
-    Unless it is `alone`, an error that costs this one only is in its summary. After the `last` one's estimate, workers
-    may go.
-    """
-    summary, heeding = Summary(job.dataset), Heeding(report, driver, job.dataset)
-    with steps.costing_itself(summary, report, alone=alone):
-        driver.leave_if_asked()
-        annotations = steps.annotate(job, stages, summary, heeding)  # raw dataset → annotations
-        partitions = steps.cut(job, stages, annotations)  # annotations → partitions of frames
-        if "estimate" in stages:
-            steps.estimate(job, partitions, driver, summary, report, verify=verify)  # images or video → features
-        if "merge" in stages and not summary.stopped:
-            verify = verify and "estimate" not in stages  # which has just opened them all
-            driver.leave_if_asked()
+def run_dataset(run: DatasetRun, *, only: bool = True, last: bool = True) -> Summary:
+    """Run stages on one dataset: the `only` one, or the `last` of several, after whose estimate workers can go."""
+    with run.ending_alone(only=only):
+        run.driver.raise_if_stopped()
+        annotations = steps.annotate(run)  # raw dataset → annotations
+        if run.stages == ("annotate",):
+            return run.summary
+        partitions = run.job.partitions(annotations)  # annotations → partitions of frames
+        if "estimate" in run.stages:
+            steps.estimate(run, partitions)  # images or video → features
+        if "merge" in run.stages and not run.summary.stopped:
+            run.driver.raise_if_stopped()
             if last:
-                driver.dismiss()
-            steps.merge(job, partitions, summary, heeding, verify=verify)  # both → training files
-    return summary
+                run.driver.dismiss()  # a merge needs no workers
+            steps.merge(run, partitions)  # annotations and features → training files
+    return run.summary

@@ -39,7 +39,7 @@ def status(
 
     from cluster.control import read_status
     from cluster.slurm.detach import pending_driver
-    from etl.execution.driver import pending_text, status_text
+    from etl.execution.status import pending_text, status_text
 
     folder = run_folder(workspace, config)
     while True:
@@ -122,7 +122,7 @@ def detach(config: Config, stages: Sequence[str] = ("annotate", "estimate", "mer
         With SLURM's message.
     """
     from cluster.slurm.detach import submit_driver
-    from etl.execution import steps
+    from etl.execution.plan import check_run
     from etl.store.workspace import Workspace
 
     if config.cluster.kind != "slurm":
@@ -131,7 +131,7 @@ def detach(config: Config, stages: Sequence[str] = ("annotate", "estimate", "mer
             f"cluster.kind is {config.cluster.kind!r}",
             "Set cluster.kind, or omit --detach (a closed terminal doesn't end a run).",
         )
-    steps.check(config, stages)
+    check_run(config, stages)
     with Workspace(config.workspace).writing():
         pass  # make it a workspace before the script is written there; refused while another run works in it
     arguments = ["-m", "etl.cli", *(word for word in sys.argv[1:] if word != "--detach")]

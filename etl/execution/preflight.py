@@ -13,6 +13,7 @@ from etl.config import Config
 from etl.execution import steps
 from etl.execution.driver import RUN_FOLDER
 from etl.execution.job import Job
+from etl.execution.plan import check_run, disk_needed
 from etl.execution.resume import look_for_finished
 from etl.models.files import weights
 from etl.stages.estimate import Estimator, decodes_ahead, estimate_rows, load_rows
@@ -73,7 +74,7 @@ def check(config: Config) -> tuple[str, list[str]]:
         When no worker can be had, or the configuration can't run at all.
     """
     stages = ("annotate", "estimate", "merge")
-    datasets = steps.check(config, stages)
+    datasets = check_run(config, stages)
     with Workspace(config.workspace).writing():  # makes the folder, or says why it can't
         config = steps.choose_runtimes(config, stages, Silent())
     jobs = [Job(name, config) for name in datasets]
@@ -86,7 +87,7 @@ def check(config: Config) -> tuple[str, list[str]]:
             "weights": (config.models.cache or weights.cache_folder()).resolve(),
         },
         writable={"workspace": config.workspace.resolve()},
-        free_bytes=sum(steps.disk_needed(job, todo) for job, (_, todo) in zip(jobs, plans, strict=True)),
+        free_bytes=sum(disk_needed(job, todo) for job, (_, todo) in zip(jobs, plans, strict=True)),
         free_inodes=sum(len(todo) for _, todo in plans) + 1000,
         gpu=on_gpu,
         torch_cuda=on_gpu and config.models.set == "auglift",

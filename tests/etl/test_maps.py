@@ -15,9 +15,8 @@ from cluster.config import ClusterConfig
 from etl import pipeline
 from etl.config import Config, load
 from etl.errors import ConfigError, QueryError
-from etl.execution import steps
 from etl.execution.job import Job
-from etl.execution.plan import plan
+from etl.execution.plan import disk_needed, plan
 from etl.execution.resume import look_for_finished, settle
 from etl.results.features import Features, open_features
 from etl.stages.files import maps
@@ -71,9 +70,9 @@ def test_maps_are_made_later_resumed_and_queried(raw: Path) -> None:
         partitions = job.partitions(job.annotation_files())
         bytes_of_maps = FRAMES * maps.bytes_of_row((6, 4), keeping.estimate.embeddings)
         assert bytes_of_maps > FRAMES * 2 * (6 * 12 + 4 * 25)
-        both, features = (steps.disk_needed(Job("folder", c), partitions) for c in (keeping, plain))
+        both, features = (disk_needed(Job("folder", c), partitions) for c in (keeping, plain))
         assert both - features == bytes_of_maps
-        assert steps.disk_needed(job, partitions, {p.id for p in partitions}) < features
+        assert disk_needed(job, partitions, {p.id for p in partitions}) < features
 
         (summary,) = pipeline.run(keeping, cluster=workers)
         assert not summary.failed

@@ -22,7 +22,7 @@ from etl.demo.miniature import render
 from etl.demo.truth import SceneTruth
 from etl.errors import MergeError, WorkspaceError
 from etl.execution.job import Job
-from etl.execution.steps import Summary
+from etl.execution.summary import Summary
 from etl.results.features import open_features
 from etl.stages.blocks.skeleton import coco_to_h36m
 from etl.store.failures import list_failures

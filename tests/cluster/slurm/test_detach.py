@@ -12,7 +12,7 @@ from cluster.config import ClusterConfig, DriverConfig, SlurmConfig
 from cluster.errors import ClusterError, NoRun, SubmissionRejected
 from cluster.slurm import detach
 from etl.cli import cluster as cli_cluster
-from etl.execution.driver import pending_text
+from etl.execution.status import pending_text
 
 CONFIG = ClusterConfig(
     kind="slurm",

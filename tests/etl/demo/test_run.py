@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from etl.cli.app import app
 from etl.demo.run import MINIATURES, DatasetResult, DemoResult, demo_config, measure, run_demo
 from etl.errors import ConfigError
-from etl.execution.steps import Summary
+from etl.execution.summary import Summary
 from schemas import xycd
 from schemas.skeletons import LIMB_JOINTS
 

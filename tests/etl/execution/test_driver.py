@@ -14,8 +14,10 @@ import cluster
 from cluster.config import ClusterConfig
 from cluster.control import read_status, send
 from etl.config import Config, load
-from etl.execution.driver import Driver, Heeding, Stopped, Watch, status_text
+from etl.execution.driver import Driver, Stopped
+from etl.execution.progress import Progress
 from etl.execution.scheduling import Outcome
+from etl.execution.status import status_text
 from etl.stages.progress import Silent
 from etl.stages.throughput import WorkTimes
 
@@ -23,12 +25,17 @@ from etl.stages.throughput import WorkTimes
 @pytest.fixture
 def facts() -> Any:
     """Facts of an outcome of 60 rows, 40 of 100 having been there before."""
-    watch = Watch(SimpleNamespace(stopping=False, workers=lambda: {"workers": 2}), "h36m", 200, 40)  # type: ignore[arg-type]
+    published: dict[str, Any] = {}
+    driver: Any = SimpleNamespace(
+        stopping=False, workers=lambda: {"workers": 2}, poll=lambda: False, publish=lambda **new: published.update(new)
+    )
 
     def of(pace: WorkTimes) -> dict[str, Any]:
-        outcome = Outcome(pace=pace)
+        progress, outcome = Progress(Silent(), driver, "h36m"), Outcome(pace=pace)
         outcome.counts.update({"ok": 58, "no_person": 2})
-        return watch.facts(outcome, 3)
+        progress.begin("estimate", 200, 40)
+        assert not progress.check_in(outcome, 3)
+        return dict(published)
 
     return of
 
@@ -78,7 +85,7 @@ def asking(config: Config, kind: Any, argument: str = "") -> Iterator[None]:
     thread.join()
 
 
-def advance_until_stopped(report: Heeding) -> None:
+def advance_until_stopped(report: Progress) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         report.advance(1, failed=1)
@@ -88,7 +95,7 @@ def advance_until_stopped(report: Heeding) -> None:
 @pytest.mark.parametrize(("argument", "error"), [("", Stopped), ("now", KeyboardInterrupt)])
 def test_annotate_and_merge_are_seen_and_heed_a_stop(config: Config, argument: str, error: Any) -> None:
     with Driver(config, Silent()) as driver:
-        report = Heeding(Silent(), driver, "h36m")
+        report = Progress(Silent(), driver, "h36m")
         report.start("merge", 10_000, 7, unit="rows")
         with asking(config, "stop", argument), pytest.raises(error):
             advance_until_stopped(report)
@@ -103,13 +110,13 @@ def test_annotate_and_merge_are_seen_and_heed_a_stop(config: Config, argument: s
 
 def test_a_stopped_run_begins_no_other_step(config: Config) -> None:
     with Driver(config, Silent()) as driver:
-        driver.leave_if_asked()
+        driver.raise_if_stopped()
         with asking(config, "stop"):
             end = time.monotonic() + 30
-            while not driver.heed() and time.monotonic() < end:
+            while not driver.handle_commands() and time.monotonic() < end:
                 time.sleep(0.05)
         with pytest.raises(Stopped):
-            driver.leave_if_asked()
+            driver.raise_if_stopped()
 
 
 def test_the_folder_of_jobs_is_published(tmp_path: Path, config: Config) -> None:

@@ -14,10 +14,9 @@ from cluster.config import ClusterConfig
 from etl import pipeline
 from etl.config import Config, load
 from etl.demo.raw_media import write_video
-from etl.execution import forecast as outlook
-from etl.execution.forecast import expected_partitions, training_bytes
+from etl.execution import plan as planning
 from etl.execution.job import Job
-from etl.execution.plan import plan
+from etl.execution.plan import expected_partitions, plan, training_bytes
 from tests.etl.miniatures import configure, render
 
 
@@ -103,10 +102,10 @@ def test_of_many_sequences_some_are_counted(pictures: Path, tmp_path: Path, monk
     job = Job("folder", of_folder(pictures, tmp_path / "w"))
     one, _ = job.reader.sequences()
     looked: list[object] = []
-    count = outlook.frame_count
-    monkeypatch.setattr(outlook, "frame_count", lambda *args: looked.append(args) or count(*args))
+    count = planning.frame_count
+    monkeypatch.setattr(planning, "frame_count", lambda *args: looked.append(args) or count(*args))
     found = expected_partitions(job, [one] * 1000)
-    assert len(looked) == outlook.COUNTED
+    assert len(looked) == planning.COUNTED
     assert sum(part.frames for part in found) == 7000
 
 

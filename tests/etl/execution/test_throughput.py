@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from etl.execution.throughput import FEWEST, WINDOW, Rate
+from etl.execution.progress import FEWEST, WINDOW, Rate
 
 
 class Clock:
@@ -17,7 +17,7 @@ def rate_of(results: list[tuple[float, float]], now: float | None = None) -> flo
     rate = Rate(clock)
     for when, units in results:
         clock.now = when
-        rate.note(units)
+        rate.record(units)
     clock.now = results[-1][0] if now is None else now
     return rate.per_second()
 
@@ -50,6 +50,6 @@ def test_many_results_a_second_are_kept_as_few() -> None:
     rate = Rate(clock)
     for i in range(10_000):
         clock.now += 0.01
-        rate.note(i)
+        rate.record(i)
     assert rate.per_second() == pytest.approx(100, rel=0.01)
-    assert len(rate._noted) < 250
+    assert len(rate._recorded) < 250
