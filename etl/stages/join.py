@@ -1,4 +1,4 @@
-"""The strict join of one sequence's annotation with its feature files, on person and frame number."""
+"""Strict join of one sequence's annotation with its feature files, by person and frame number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas import annotation, features
 from schemas.keys import SequenceKey
 
 Ints = NDArray[np.int64]
-_SHOWN = 5  # frames, and sequences, that an error names
+_SHOWN = 5  # frames or sequences that an error names
 
 
 @dataclass(frozen=True)
@@ -40,74 +40,40 @@ class SequenceFiles:
 
 @dataclass(frozen=True)
 class Contents:
-    """What feature files hold, row by row the same in all files that are merged.
+    """Content of feature files; the same for all files that are merged."""
 
-    Parameters
-    ----------
-    names : tuple of str
-        Features, in order.
-    pose_channels, depth_channels : int
-        Widths of the embeddings; 0 where there are none.
-    stage : str
-        The description of the models and parameters that made them, as the files carry it.
-    """
-
-    names: tuple[str, ...]
-    pose_channels: int
+    names: tuple[str, ...]  # of the features, in order
+    pose_channels: int  # width of the embedding; 0 without
     depth_channels: int
-    stage: str
+    stage: str  # description of the models and parameters, as the files have it
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What a first look into a sequence's files tells, before anything is written.
-
-    Parameters
-    ----------
-    files : SequenceFiles
-        The files.
-    key : SequenceKey
-        The sequence.
-    rows : int
-        Annotated rows.
-    text : dict of str to int
-        Characters of the longest imgname, and of the other texts.
-    truth : bool
-        Whether there is ground truth.
-    contents : Contents or None
-        None without feature files.
-    problem : str
-        Why the files don't join; empty if they do.
-    missing : int
-        Annotated rows without features.
-    first_missing : str
-        The first of them, as words.
-    grids : frozenset of (str, int, int)
-        Network, columns and rows of the maps that its embeddings were read from; none without embeddings.
-    """
+    """Facts about one sequence's files, known before anything is written."""
 
     files: SequenceFiles
     key: SequenceKey
-    rows: int
-    text: dict[str, int]
-    truth: bool
-    contents: Contents | None
-    problem: str
-    missing: int
-    first_missing: str
-    grids: frozenset[tuple[str, int, int]] = frozenset()
+    rows: int  # annotated
+    text: dict[str, int]  # characters of the longest imgname, and of the other texts
+    truth: bool  # whether there is ground truth
+    contents: Contents | None  # None without feature files
+    problem: str  # why the files don't join; empty if they do
+    missing: int  # annotated rows without features
+    first_missing: str  # the first of them, in words
+    grids: frozenset[tuple[str, int, int]] = frozenset()  # network, columns and rows of the maps behind the embeddings
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Which annotated row each feature row belongs to.
+    """The annotated row of each feature row.
 
     Parameters
     ----------
     target : (M,) int64
-        Row of the annotation; -1 where it has none.
+        Row of the annotation; -1 without one.
     extra, repeated : (M,) bool
-        Feature rows that no annotation names, or whose row is taken by an earlier one.
+        Feature rows without an annotated row, or whose annotated row has an earlier feature row.
     missing : (N,) bool
         Annotated rows without features.
     """
@@ -121,9 +87,9 @@ class Matching:
 def match(annotated: Ints, found: Ints) -> Matching:
     """Match feature rows (M, 2) to annotated rows (N, 2), each a person and a frame number.
 
-    The annotated rows are unique and sorted by person, then by frame, as schemas.annotation demands.
+    Annotated rows must be unique and sorted by person, then by frame, as schemas.annotation requires.
     """
-    wanted, given = _single(annotated), _single(found)
+    wanted, given = _as_one_number(annotated), _as_one_number(found)
     place = np.searchsorted(wanted, given)
     hit = np.zeros(len(given), bool)
     if len(wanted):
@@ -137,57 +103,66 @@ def match(annotated: Ints, found: Ints) -> Matching:
 
 
 def is_sorted(annotated: Ints) -> bool:
-    """Whether rows (N, 2) are sorted by person, then by frame number, each once."""
-    return bool((np.diff(_single(annotated)) > 0).all())
+    """Whether rows (N, 2) are unique and sorted by person, then by frame number."""
+    return bool((np.diff(_as_one_number(annotated)) > 0).all())
 
 
-def _single(rows: Ints) -> Ints:
-    """One number (N,) a row (N, 2), in the same order; frame numbers are int32, so there is room for both."""
+def _as_one_number(rows: Ints) -> Ints:
+    """One number (N,) for each row (N, 2), in the same order; frame numbers are int32, so both fit into an int64."""
     return (rows[:, 0] << 32) + rows[:, 1]
 
 
-def inspect(files: SequenceFiles) -> Inspected:
-    """Look into a sequence's files and try the join.
+def inspect_sequence(files: SequenceFiles) -> Inspected:
+    """Read the rows of a sequence's files, without their values, and try the join.
 
     Raises
     ------
     etl.errors.MergeError
-        When a file can't be read or is of another schema.
+        When a file can't be read or has another schema.
     """
     with opened(files.annotation, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
-        key = key_of(ds)
-        annotated = rows_of(ds)
-        # A greater number has as many digits, or more.
+        key, annotated = key_of(ds), rows_of(ds)
+        # The greatest numbers have the most digits.
         (longest,) = image_names(text_of(ds.attrs["imgname"]), annotated.max(axis=0, initial=0, keepdims=True))
         texts = {"imgname": longest, "subject": key.subject, "action": key.action, "camera": key.camera}
-        text = {name: len(value) for name, value in texts.items()}
         truth = "keypoints_2d" in ds
     contents: Contents | None = None
     grids: set[tuple[str, int, int]] = set()
-    found, problem = [np.empty((0, 2), np.int64)], ""
+    rows, problem = [np.empty((0, 2), np.int64)], ""
     for path in files.features:
         with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
             if key_of(ds) != key:
-                problem = problem or f"{path.name} is of {key_of(ds)}"
-            theirs = contents_of(ds)
-            if contents is not None and theirs != contents:
-                problem = problem or difference(contents, theirs)
-            contents = theirs
+                problem = problem or f"{path.name} belongs to {key_of(ds)}"
+            found = contents_of(ds)
+            if contents is not None and found != contents:
+                problem = problem or difference(contents, found)
+            contents = found
             grids |= grids_of(ds)
-            found.append(rows_of(ds))
-    matching = match(annotated, np.concatenate(found))
-    problem = problem or _problem(matching, np.concatenate(found))
+            rows.append(rows_of(ds))
+    given = np.concatenate(rows)
+    matching = match(annotated, given)
+    problem = problem or _problem(matching, given)
     if not is_sorted(annotated):
-        problem = f"{files.annotation.name} isn't sorted by person, then by frame, each once"
+        problem = f"{files.annotation.name} isn't sorted by person and frame, or has a row twice"
     missing = annotated[matching.missing]
-    shown = _frames(missing)
-    return Inspected(files, key, len(annotated), text, truth, contents, problem, len(missing), shown, frozenset(grids))
+    return Inspected(
+        files=files,
+        key=key,
+        rows=len(annotated),
+        text={name: len(value) for name, value in texts.items()},
+        truth=truth,
+        contents=contents,
+        problem=problem,
+        missing=len(missing),
+        first_missing=_frames(missing),
+        grids=frozenset(grids),
+    )
 
 
 def _problem(matching: Matching, found: Ints) -> str:
     parts = []
     if matching.extra.any():
-        parts.append(f"{matching.extra.sum()} feature rows that no annotation names ({_frames(found[matching.extra])})")
+        parts.append(f"{matching.extra.sum()} feature rows without annotation ({_frames(found[matching.extra])})")
     if matching.repeated.any():
         parts.append(f"{matching.repeated.sum()} feature rows that occur twice ({_frames(found[matching.repeated])})")
     return "; ".join(parts)
@@ -198,25 +173,27 @@ def _frames(rows: Ints) -> str:
     return shown + (", ..." if len(rows) > _SHOWN else "")
 
 
-def check(inspected: Sequence[Inspected], allow_missing: bool) -> None:
-    """Raise the one error that names every kind of disagreement among all sequences.
+def check_joins(inspected: Sequence[Inspected], allow_missing: bool) -> None:
+    """Check that all sequences join, once each, and have features of the same kind.
 
     Raises
     ------
     etl.errors.MergeError
-        When a sequence's files don't join, sequences occur twice, or feature files were made differently.
+        When they don't.
     """
     broken = [f"{item.key}: {item.problem}" for item in inspected if item.problem]
     if broken:
         raise MergeError(
-            "Every feature row belongs to exactly one annotated row, and none to two.",
-            f"{len(broken)} sequences that differ: " + _listed(broken),
+            "Every feature row must belong to one annotated row, and no two to the same.",
+            f"{len(broken)} sequences don't: " + _listed(broken),
             "Run `xycd annotate` and `xycd estimate` with the same configuration, then merge again.",
         )
     keys = [item.key for item in inspected]
     twice = sorted({str(key) for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
     if twice:
-        raise MergeError("A sequence is merged once.", f"twice: {_listed(twice)}", "Name each annotation file once.")
+        raise MergeError(
+            "A sequence must be merged once.", f"twice: {_listed(twice)}", "Name each annotation file once."
+        )
     first: Inspected | None = None
     for item in inspected:
         if item.contents is None:
@@ -224,7 +201,7 @@ def check(inspected: Sequence[Inspected], allow_missing: bool) -> None:
         first = first or item
         if first.contents and item.contents != first.contents:
             raise MergeError(
-                "Features that are merged were made by the same models and parameters.",
+                "Merged features must come from the same models and parameters.",
                 f"{first.key} and {item.key}: {difference(first.contents, item.contents)}",
                 "Run `xycd estimate` with one configuration, then merge again.",
             )
@@ -234,14 +211,14 @@ def check(inspected: Sequence[Inspected], allow_missing: bool) -> None:
     if lacking and not allow_missing:
         total = sum(item.missing for item in inspected)
         raise MergeError(
-            "Every annotated row has features.",
-            f"{total} rows without, in {len(lacking)} sequences: {_listed(lacking)}",
+            "Every annotated row needs features.",
+            f"{total} rows without features, in {len(lacking)} sequences: {_listed(lacking)}",
             "Run `xycd estimate` to its end, or set merge.allow_missing to write them as invalid.",
         )
 
 
 def difference(first: Contents, second: Contents) -> str:
-    """In what two files' contents differ, as words."""
+    """How the contents of two files differ, in words."""
     if first.names != second.names:
         apart = sorted(set(first.names) ^ set(second.names))
         return f"features differ by {apart or 'their order'}"
@@ -260,22 +237,22 @@ def _listed(texts: list[str]) -> str:
 
 @contextmanager
 def opened(path: Path, schema: str, stage: str) -> Iterator[h5py.File]:
-    """A NetCDF file as HDF5; refused if it isn't of the schema.
+    """Open a NetCDF file as HDF5, if it has the schema.
 
     Raises
     ------
     etl.errors.MergeError
-        When it can't be opened, or is of another schema.
+        When it can't be opened, or has another schema.
     """
     fix = f"Run `xycd {stage}` again; add --verify if the file is damaged."
     try:
         with hdf5.opened(path, set_aside=False) as ds:
             found = text_of(ds.attrs.get("schema", "none"))
             if found != schema:
-                raise MergeError(f"{path.name} has the schema {schema!r}.", f"{found!r} in {path}", fix)
+                raise MergeError(f"Its schema must be {schema!r}.", f"{path} has the schema {found!r}", fix)
             yield ds
-    except (OSError, RuntimeError, KeyError) as error:  # h5py's, for what HDF5 can't read
-        raise MergeError("Files that are merged can be read.", f"{path}: {error}", fix) from error
+    except (OSError, RuntimeError, KeyError) as error:  # raised by h5py for files that HDF5 can't read
+        raise MergeError("Merged files must be readable.", f"{path}: {error}", fix) from error
 
 
 def rows_of(ds: h5py.File) -> Ints:
@@ -289,15 +266,15 @@ def names_of(ds: h5py.File) -> tuple[str, ...]:
 
 
 def contents_of(ds: h5py.File) -> Contents:
-    """What a feature file holds."""
+    """Content of a feature file."""
     pose, depth = (ds[name].shape[-1] if name in ds else 0 for name in ("pose_embedding", "depth_embedding"))
     return Contents(names_of(ds), pose, depth, text_of(ds.attrs.get("stage", "")))
 
 
 def grids_of(ds: h5py.File) -> set[tuple[str, int, int]]:
-    """Network, columns and rows of the maps that a feature file's embeddings were read from."""
-    told = json.loads(text_of(ds.attrs.get("embedding_grids", "{}")))
-    return {(network, columns, rows) for network, sizes in told.items() for columns, rows in sizes}
+    """Network, columns and rows of the maps from which a feature file's embeddings were read."""
+    stored = json.loads(text_of(ds.attrs.get("embedding_grids", "{}")))
+    return {(network, columns, rows) for network, sizes in stored.items() for columns, rows in sizes}
 
 
 def image_names(template: str, rows: Ints) -> list[str]:
@@ -306,6 +283,6 @@ def image_names(template: str, rows: Ints) -> list[str]:
 
 
 def key_of(ds: h5py.File) -> SequenceKey:
-    """The sequence that a file is of."""
+    """The sequence that a file belongs to."""
     dataset, subject, action, camera = (text_of(ds.attrs[n]) for n in ("dataset", "subject", "action", "camera"))
     return SequenceKey(dataset, subject, action, int(number_of(ds.attrs["subaction"])), camera)

@@ -1,8 +1,8 @@
-"""Merge: annotations and features of many sequences into one XYCD file.
+"""Merge: from annotations and features of many sequences to one XYCD file.
 
-First every sequence's files are inspected and joined without reading their values, so that whatever doesn't fit is said
-before anything is written, and the sizes of the output are known; then its arrays are laid out once, and each sequence
-writes its own rows, by one process or several. Memory doesn't grow with the dataset.
+First the files of every sequence are inspected and joined without their values. So disagreements are reported before
+anything is written, and the sizes of the output are known. Then the arrays are laid out once, and the rows of each
+sequence are written, by one process or several. Memory doesn't grow with the dataset.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from etl.errors import MergeError
 from etl.stages.blocks.vectors import RowSettings, has_statistics
 from etl.stages.files.npz import ArrayFolder, ArrayWriter, NpzWriter
 from etl.stages.files.row_writer import Member
-from etl.stages.join import Inspected, SequenceFiles, check, inspect
+from etl.stages.join import Inspected, SequenceFiles, check_joins, inspect_sequence
 from etl.stages.progress import Reporter, Silent
 from etl.stages.sequence_rows import SequenceReport, Task, write_sequence
 from schemas import xycd
@@ -37,16 +37,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge wrote; every annotated row is counted, as ok or by the status that it has instead.
+    """Result of a merge; every annotated row is counted, as ok or by its other status.
 
     Parameters
     ----------
     output : Path
-        The file, or the folder.
+        The file or folder.
     rows, ok : int
         Rows, and those with a valid detection.
     failed : dict of str to int
-        The others, by status.
+        The other rows, by status.
     sequences : tuple of SequenceReport
         In the order of the output.
     """
@@ -75,26 +75,26 @@ def merge(
     workers: int = 1,
     progress: Reporter | None = None,
 ) -> MergeReport:
-    """Join sequences strictly and write them as one XYCD file (schemas.xycd).
+    """Join sequences and write them as one XYCD file (schemas.xycd).
 
     Parameters
     ----------
     pairs : sequence of SequenceFiles
         The sequences, in any order.
     output : Path
-        The npz, or the folder of npy files; an older one is replaced when the new one is whole.
+        The npz, or the folder of npy files; an older one is replaced when the new one is complete.
     format : {"npz", "npy"}
-        Which of them.
+        Kind of output.
     part, casp_extremes, compat
         See etl.stages.blocks.vectors.RowSettings.
     metadata : mapping, optional
-        JSON-ready; goes into the key ``metadata``, with the counts.
+        JSON-ready; stored in the key ``metadata``, with the counts.
     allow_missing : bool
-        Write annotated rows without features as rows that haven't run, and list them in the report.
+        Write annotated rows without features with status not_run, and list them in the report.
     workers : int
         Processes.
     progress : Reporter, optional
-        Told of rows as they are written.
+        Gets the rows written.
 
     Returns
     -------
@@ -104,17 +104,19 @@ def merge(
     Raises
     ------
     etl.errors.MergeError
-        When annotations and features don't join strictly; nothing is written then.
+        When annotations and features don't join; nothing is written.
     etl.errors.WorkspaceError
-        When the disk doesn't take the output; nothing is left of it then.
+        When the output can't be written; nothing of it is left.
     """
     if not pairs:
-        raise MergeError("A merge has sequences.", "none", "Run `xycd annotate` and `xycd estimate` first.")
+        raise MergeError(
+            "A merge needs sequences.", "no sequence was given", "Run `xycd annotate` and `xycd estimate` first."
+        )
     settings = RowSettings(part, casp_extremes, compat)
     report = progress or Silent()
     with _Pool(min(workers, len(pairs))) as pool:
-        inspected = sorted(pool.map(inspect, pairs), key=lambda item: item.key)
-        check(inspected, allow_missing)
+        inspected = sorted(pool.map(inspect_sequence, pairs), key=lambda item: item.key)
+        check_joins(inspected, allow_missing)
         shapes = _layout(inspected, settings)
         rows = sum(item.rows for item in inspected)
         report.start("merge", rows, unit="rows")
@@ -126,8 +128,8 @@ def merge(
                 reports.append(sequence)
                 report.advance(sequence.rows, sequence.rows - sequence.ok)
             result = _summary(output, reports)
-            described = {**(metadata or {}), **_grids(inspected)}
-            writer.append("metadata", np.array(_metadata(described, settings, result)))
+            given = {**(metadata or {}), **_grids(inspected)}
+            writer.append("metadata", np.array(_metadata(given, settings, result)))
     report.finish(f"{rows:,} rows, {result.ok:,} with a detection: {output}")
     return result
 
@@ -155,7 +157,7 @@ def _summary(output: Path, reports: Sequence[SequenceReport]) -> MergeReport:
 
 
 def _grids(inspected: Sequence[Inspected]) -> dict[str, Any]:
-    """Columns and rows of the maps that embeddings were read from, by network; nothing without embeddings."""
+    """Columns and rows of the maps from which embeddings were read, by network; empty without embeddings."""
     grids: dict[str, list[list[int]]] = {}
     for network, columns, rows in sorted(set().union(*(item.grids for item in inspected))):
         grids.setdefault(network, []).append([columns, rows])
@@ -176,13 +178,13 @@ def _tasks(inspected: Sequence[Inspected], members: Mapping[str, Member], settin
 
 
 class _Pool:
-    """Maps functions over items, in this process or in several; processes, since HDF5 isn't safe in threads."""
+    """Maps functions over items in this process or in several; not in threads, because HDF5 isn't thread-safe."""
 
     def __init__(self, workers: int) -> None:
         spawn = multiprocessing.get_context("spawn")
-        # Processes ignore Ctrl-C, which their terminal sends them too: the driver decides what it ends.
-        deaf = (signal.SIGINT, signal.SIG_IGN)
-        self._executor = ProcessPoolExecutor(workers, spawn, signal.signal, deaf) if workers > 1 else None
+        # The terminal sends Ctrl-C to the processes too; they ignore it, because the driver decides what to stop.
+        ignore = (signal.SIGINT, signal.SIG_IGN)
+        self._executor = ProcessPoolExecutor(workers, spawn, signal.signal, ignore) if workers > 1 else None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in the order of the items."""
@@ -193,9 +195,9 @@ class _Pool:
             yield from self._executor.map(function, items)
         except BrokenProcessPool as error:
             raise MergeError(
-                "The processes of a merge live until it ends.",
-                "one was killed",
-                "Look whether memory ran out, and merge again, with fewer workers perhaps.",
+                "All processes of a merge must finish.",
+                "a process was killed",
+                "Check whether memory ran out, then merge again, with fewer workers if so.",
             ) from error
 
     def __enter__(self) -> Self:

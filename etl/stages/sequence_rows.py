@@ -1,4 +1,4 @@
-"""One sequence's rows of the XYCD file: read from its annotation and its feature files, written in place."""
+"""Write the rows of one sequence to the XYCD file, from its annotation and feature files."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from schemas.features import Status, decode_float16
 
 Floats = NDArray[np.float32]
 
-_CHUNK_BYTES: Final = 32 << 20  # of the output that are in memory at once
+_CHUNK_BYTES: Final = 32 << 20  # of output rows in memory at once
 _EMBEDDINGS: Final = {"pose_embedding": "rtm_joint_feats", "depth_embedding": "dav2_joint_feats"}
 _TRUTH: Final = ("keypoints_2d", "keypoints_3d", "visibility", "center", "scale")
 
 
 @dataclass(frozen=True)
 class SequenceReport:
-    """What became of one sequence.
+    """Counts of one sequence's rows in the output.
 
     Parameters
     ----------
     sequence : str
         Its key.
     first, rows : int
-        Its first row in the output, and how many there are.
+        Its first row in the output, and its number of rows.
     ok : int
         Rows with a valid detection.
     failed : dict of str to int
-        Other rows, by status.
+        The other rows, by status.
     missing : tuple of (int, int)
-        Person and frame number of rows that had no features; among ``not_run`` in `failed`.
+        Person and frame number of rows without features; counted as ``not_run`` in `failed`.
     """
 
     sequence: str
@@ -55,23 +55,11 @@ class SequenceReport:
 
 @dataclass(frozen=True)
 class Task:
-    """One sequence's share of the output; crosses process boundaries.
-
-    Parameters
-    ----------
-    inspected : Inspected
-        The sequence and its files.
-    first : int
-        Its first row in the output.
-    members : mapping of str to Member
-        The output's arrays.
-    settings : RowSettings
-        How rows are written.
-    """
+    """One sequence's share of the output; sent to another process."""
 
     inspected: Inspected
-    first: int
-    members: Mapping[str, Member]
+    first: int  # row in the output
+    members: Mapping[str, Member]  # arrays of the output
     settings: RowSettings
 
 
@@ -83,14 +71,14 @@ def write_sequence(task: Task) -> tuple[list[Block], SequenceReport]:
     blocks : list of Block
         Receipts for `etl.stages.files.npz.ArrayWriter.record`.
     report : SequenceReport
-        What became of the rows.
+        Counts of the rows.
 
     Raises
     ------
     etl.errors.MergeError
-        When a file can't be read, or isn't any more what it was when it was inspected.
+        When a file can't be read, or changed since it was inspected.
     etl.errors.WorkspaceError
-        When the disk doesn't take the rows.
+        When the rows can't be written.
     """
     item = task.inspected
     statuses: Counter[int] = Counter()
@@ -102,14 +90,15 @@ def write_sequence(task: Task) -> tuple[list[Block], SequenceReport]:
             with opened(path, f"xycd features {features.VERSION}", "estimate") as ds:
                 target = match(annotated, rows_of(ds)).target
                 if (target < 0).any() or not missing[target].all():
-                    raise MergeError("Files stay as they are during a merge.", f"{path} changed", "Merge again.")
+                    raise _changed(f"{path}")
                 missing[target] = False
                 statuses.update(_write_features(ds, path, target, task, sink))
         absent = np.flatnonzero(missing)
         if len(absent) != item.missing:
-            raise MergeError("Files stay as they are during a merge.", f"those of {item.key} changed", "Merge again.")
+            raise _changed(f"files of {item.key}")
         for rows in _slices(len(absent), _bytes_of_row(task.members)):
-            sink.put_predictions(_nothing(task.members, len(absent[rows])), absent[rows])
+            predicted = (name for name in xycd.KEYS if xycd.is_predicted(name))
+            sink.put_predictions(_zeros(task.members, predicted, len(absent[rows])), absent[rows])
         blocks = writer.blocks()
     statuses[Status.NOT_RUN] += len(absent)
     failed = {status.name.lower(): statuses[status] for status in Status if status != Status.OK and statuses[status]}
@@ -117,15 +106,19 @@ def write_sequence(task: Task) -> tuple[list[Block], SequenceReport]:
     return blocks, SequenceReport(str(item.key), task.first, item.rows, statuses[Status.OK], failed, names)
 
 
+def _changed(what: str) -> MergeError:
+    return MergeError("Files must not change during a merge.", f"{what} changed", "Merge again.")
+
+
 class _Sink:
-    """Writes the rows of one sequence, which are consecutive in the output."""
+    """Writes rows of one sequence, which are consecutive in the output."""
 
     def __init__(self, writer: RowWriter, task: Task) -> None:
         self._writer, self._task = writer, task
-        self.visibility: Floats | None = None  # (N, 17), the ground truth's
+        self.visibility: Floats | None = None  # (N, 17), of the ground truth
 
     def put(self, arrays: Mapping[str, NDArray[Any]], target: Ints) -> None:
-        """Write arrays (M, ...) as the sequence's rows `target` (M,); keys that the output lacks are left out."""
+        """Write arrays (M, ...) as the sequence's rows `target` (M,); keys that aren't in the output are skipped."""
         order = np.argsort(target, kind="stable")
         runs = np.split(order, np.flatnonzero(np.diff(target[order]) != 1) + 1) if len(order) else []
         for key, values in arrays.items():
@@ -135,11 +128,11 @@ class _Sink:
                 self._writer.write_behind(key, self._task.first + int(target[run[0]]), part)
 
     def copy(self, key: str, source: Path, offset: int, target: Ints) -> None:
-        """Write consecutive rows `target` (M,) of the array `key`, whose bytes lie in a file."""
+        """Copy the bytes of consecutive rows `target` (M,) of the array `key` from a file."""
         self._writer.copy_behind(key, self._task.first + int(target[0]), len(target), source, offset)
 
     def put_predictions(self, arrays: dict[str, NDArray[Any]], target: Ints) -> None:
-        """`put`, with what is made of predictions."""
+        """Write predicted arrays, and ``part`` if it is made of them."""
         if self._task.settings.part == "detected":
             visibility = None if self.visibility is None else self.visibility[target]
             arrays["part"] = detected_part(arrays, visibility, self._task.settings)
@@ -147,13 +140,12 @@ class _Sink:
 
 
 def _write_annotation(task: Task, sink: _Sink) -> Ints:
-    """Write what the annotation knows; gives its rows (N, 2), person and frame number."""
+    """Write the annotation's arrays; returns its rows (N, 2), person and frame number."""
     key, members = task.inspected.key, task.members
     with opened(task.inspected.files.annotation, f"xycd annotation {annotation.VERSION}", "annotate") as ds:
         annotated = rows_of(ds)
         if len(annotated) != task.inspected.rows or not is_sorted(annotated):
-            found = f"{task.inspected.files.annotation} changed"
-            raise MergeError("Files stay as they are during a merge.", found, "Merge again.")
+            raise _changed(f"{task.inspected.files.annotation}")
         if task.inspected.truth:
             sink.visibility = read_array(ds, "visibility").astype(np.float32)
         template = text_of(ds.attrs["imgname"])
@@ -180,7 +172,7 @@ def _write_annotation(task: Task, sink: _Sink) -> Ints:
 
 
 def _write_features(ds: h5py.File, path: Path, target: Ints, task: Task, sink: _Sink) -> Counter[int]:
-    """Write the rows of one feature file, a part of it at a time; how many there are of each status."""
+    """Write the rows of one feature file in parts; returns the number of rows with each status."""
     names = names_of(ds)
     statuses: Counter[int] = Counter()
     for rows in _slices(len(target), _bytes_of_row(task.members)):
@@ -192,7 +184,7 @@ def _write_features(ds: h5py.File, path: Path, target: Ints, task: Task, sink: _
                 continue
             place = place_of(ds, variable, np.uint16)
             if place is not None and (status == Status.OK).all() and (np.diff(target[rows]) == 1).all():
-                # Nine tenths of a file, and nothing to do about them.
+                # Embeddings are nine tenths of a file: copying their bytes is the fastest.
                 sink.copy(key, path, place + rows.start * task.members[key].row_bytes, target[rows])
                 continue
             embedding = decode_float16(read_array(ds, variable, rows))
@@ -201,11 +193,6 @@ def _write_features(ds: h5py.File, path: Path, target: Ints, task: Task, sink: _
         sink.put_predictions(arrays, target[rows])
         statuses.update(status.tolist())
     return statuses
-
-
-def _nothing(members: Mapping[str, Member], count: int) -> dict[str, NDArray[Any]]:
-    """Predicted arrays of rows that have no features."""
-    return _zeros(members, (name for name in xycd.KEYS if xycd.is_predicted(name)), count)
 
 
 def _zeros(members: Mapping[str, Member], names: Iterator[str], count: int) -> dict[str, NDArray[Any]]:
@@ -217,7 +204,7 @@ def _bytes_of_row(members: Mapping[str, Member]) -> int:
 
 
 def _slices(rows: int, row_bytes: int) -> Iterator[slice]:
-    """Consecutive slices of `rows` rows, each of a bounded size."""
+    """Consecutive slices of `rows` rows, each at most _CHUNK_BYTES."""
     step = max(_CHUNK_BYTES // max(row_bytes, 1), 1)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import struct
 import zlib
 from abc import ABC, abstractmethod
@@ -29,7 +28,6 @@ from etl.stages.files.row_writer import Array, Block, Member, RowWriter, disk_er
 
 Shapes = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 
-PARTIAL, OLD = ".partial", ".old"  # suffixes of the result in progress, and of the result that it replaces
 ALIGNMENT: Final = 64  # bytes, as in npy files; lets readers map the arrays of an npz
 _PADDING_ID: Final = 0xD935  # Android's zipalign uses this extra field for the same purpose
 _FLUSH: Final = 32 * 2**20  # bytes of written rows after which they are forced to the disk
@@ -56,14 +54,15 @@ class ArrayWriter(ABC):
 
     def __init__(self, path: Path, shapes: Shapes) -> None:
         self.path = path
+        # Fixed names: a workspace has one writer at a time, and the next one finds what a killed one left.
+        self._temporary, self._old = (path.with_name(f".{path.name}{suffix}") for suffix in (".partial", ".old"))
         self._blocks: dict[str, list[Block]] = {}
         self._flusher = ThreadPoolExecutor(1, "flush")
         self._flushing: Future[None] | None = None
         self._unflushed = 0
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _clear_leftovers(path)
-        self._temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+            self._clear_leftovers()
         self.members: dict[str, Member] = {}
         try:
             for key, (shape, dtype) in shapes.items():
@@ -160,6 +159,13 @@ class ArrayWriter(ABC):
             raise ValueError(f"row {row} of {member.rows} of {key!r} wasn't written exactly once")
         return crc
 
+    def _clear_leftovers(self) -> None:
+        """Remove what a killed process left; restore an old result that has no replacement yet."""
+        self._remove(self._temporary)
+        if self._old.exists() and not self.path.exists():
+            self._old.rename(self.path)
+        self._remove(self._old)
+
     def _replace(self) -> None:
         self._temporary.replace(self.path)
         sync_folder(self.path.parent)
@@ -195,7 +201,6 @@ class ArrayFolder(ArrayWriter):
     def _replace(self) -> None:
         # A folder can't be renamed onto a non-empty one, so the old result is renamed first. If the process is killed
         # in between, the next writer restores it.
-        old = self._temporary.with_suffix(OLD)
         if self.path.exists():
             if not self.path.is_dir() or any(p.suffix != ".npy" for p in self.path.iterdir()):
                 raise WorkspaceError(
@@ -203,9 +208,9 @@ class ArrayFolder(ArrayWriter):
                     f"{self.path} with other content",
                     "Move it away, or choose another output.",
                 )
-            self.path.rename(old)
+            self.path.rename(self._old)
         super()._replace()
-        self._remove(old)
+        self._remove(self._old)
 
 
 class NpzWriter(ArrayWriter):
@@ -271,32 +276,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes of this machine left while they wrote or replaced `path`.
-
-    A result that was renamed to be replaced is restored if there is no new one.
-    """
-    start = f".{path.name}.{socket.gethostname()}-"
-    for entry in list(path.parent.iterdir()):
-        owner = entry.name.removeprefix(start).removesuffix(entry.suffix)
-        ours = entry.name.startswith(start) and owner.isdigit() and entry.suffix in (PARTIAL, OLD)
-        if not ours or _is_running(int(owner)):
-            continue
-        if entry.suffix == OLD and not path.exists():
-            entry.rename(path)
-        elif entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs, as another user
-        pass
-    return True

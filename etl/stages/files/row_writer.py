@@ -197,7 +197,7 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         fix = "Run `xycd estimate` again; add --verify if the file is damaged."
-        raise MergeError("Files that are merged can be read.", f"{path}: {error}", fix) from error
+        raise MergeError("Merged files must be readable.", f"{path}: {error}", fix) from error
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:

@@ -228,7 +228,7 @@ def error_of(pairs, tmp_path, **options) -> str:
 def test_rows_without_features(store, tmp_path):
     pairs = [SequenceFiles(store.pairs[0].annotation, store.pairs[0].features[1:]), store.pairs[1]]
     text = error_of(pairs, tmp_path)
-    assert "4 rows without, in 1 sequences" in text
+    assert "4 rows without features, in 1 sequences" in text
     assert f"{SECOND}: 4 of 12 rows (frame 4 person 0, frame 5 person 0, frame 4 person 1" in text
     assert "xycd estimate" in text
     report = merge(pairs, tmp_path / "a.npz", allow_missing=True)
@@ -256,14 +256,14 @@ def test_features_without_annotation_or_twice(store, tmp_path):
     extra = Store(tmp_path / "extra")
     pair = extra.add(FIRST, [part(FIRST, [0, 1, 2]), part(FIRST, [2, 3, 8])], annotation.mock(FIRST, 4))
     text = error_of([pair], tmp_path)
-    assert "1 feature rows that no annotation names (frame 8 person 0)" in text
+    assert "1 feature rows without annotation (frame 8 person 0)" in text
     assert "1 feature rows that occur twice (frame 2 person 0)" in text
     assert "1 feature rows" in error_of([pair], tmp_path, allow_missing=True)
 
 
 def test_other_disagreements_are_named(store, tmp_path):
     swapped = SequenceFiles(store.pairs[0].annotation, store.pairs[1].features)
-    assert f"is of {FIRST}" in error_of([swapped], tmp_path)
+    assert f"belongs to {FIRST}" in error_of([swapped], tmp_path)
     assert f"twice: {FIRST}" in error_of([store.pairs[1]] * 2, tmp_path)
     assert "schema" in error_of([SequenceFiles(store.pairs[1].features[0], ())], tmp_path)
 
@@ -301,7 +301,7 @@ def test_values_that_cannot_be_read_leave_no_output(store, tmp_path):
     place = bytes(data).index(stored)
     data[place] ^= 255
     path.write_bytes(data)
-    with pytest.raises(MergeError, match="can be read"):
+    with pytest.raises(MergeError, match="must be readable"):
         merge(store.pairs, tmp_path / "out" / "a.npz")
     assert list((tmp_path / "out").iterdir()) == []
 
