@@ -160,7 +160,7 @@ class SlurmWorkers(SLURMCluster):
 
     # The interface of `cluster.slurm.supervisor.SupervisedCluster`.
 
-    def requested(self) -> dict[str, str | None]:
+    def requested_jobs(self) -> dict[str, str | None]:
         """Job id of each requested worker, by the worker's name; None where sbatch refused it."""
         return {str(name): job.job_id for name, job in self.workers.items()}
 

@@ -26,7 +26,7 @@ NO_FAULT = frozenset({"CANCELLED", "PREEMPTED"})  # final states that say nothin
 class SupervisedCluster(Protocol):
     """What the supervisor needs of a cluster."""
 
-    def requested(self) -> Mapping[str, str | None]:
+    def requested_jobs(self) -> Mapping[str, str | None]:
         """Job id of each requested worker, by the worker's name; None where sbatch refused it."""
         ...
 
@@ -205,7 +205,7 @@ class Supervisor:
 
     async def step(self) -> None:
         """Look once, and replace the lost jobs."""
-        requested = dict(self.cluster.requested())
+        requested = dict(self.cluster.requested_jobs())
         try:
             queue = await self.cluster.queue()
         except CommandFailed as error:

@@ -132,6 +132,13 @@ def test_scale_counts_workers_or_jobs(fake_slurm: Path, per_job: int, count: dic
         assert list(workers.worker_spec) == before[:2], "the latest go first"
 
 
+def test_only_these_attributes_of_dask_are_overridden() -> None:
+    """Another method with a name of dask's, such as `requested`, would break adaptive scaling."""
+    own = {name for name in vars(slurm.SlurmWorkers) if not name.startswith("__")}
+    overridden = own & set(dir(slurm.SLURMCluster))
+    assert overridden == {"adapt", "close", "job_cls", "scale", "_get_worker_security", "_update_worker_status"}
+
+
 def test_free_port() -> None:
     import socket
 
@@ -248,8 +255,8 @@ def test_jobs_are_known_while_sbatch_still_works_on_others(fake_slurm: Path, qui
     with slurm.SlurmWorkers(quiet, fake_slurm / "run") as workers:
         workers.scale(jobs=2)
         until(lambda: "7" in workers.submitted())
-        assert workers.requested() == {}
-        until(lambda: set(workers.requested().values()) == {"7", "8"})
+        assert workers.requested_jobs() == {}
+        until(lambda: set(workers.requested_jobs().values()) == {"7", "8"})
         workers.scale(jobs=0)
         until(lambda: not workers.submitted())
 

@@ -48,7 +48,7 @@ class Cluster:
             self.fates[job] = QueuedJob(job, state, reason=reason)
         self.live.discard(name)
 
-    def requested(self) -> Mapping[str, str | None]:
+    def requested_jobs(self) -> Mapping[str, str | None]:
         return self.jobs
 
     def connected(self) -> set[str]:
