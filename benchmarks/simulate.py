@@ -26,7 +26,8 @@ from etl.config import Config, load
 from etl.datasets.base import Sequence
 from etl.demo.release import ACTIONS, CAMERAS, file_prefix, write_metadata
 from etl.execution.job import Job
-from etl.stages.annotate import Entry, Manifest, identity_of, options_of
+from etl.stages.annotate import identity_of, options_of
+from etl.stages.files.manifest import Entry, Manifest
 from etl.store.partition import Partition, Receipt
 from etl.store.workspace import Current, file_sha256
 from schemas import annotation, features

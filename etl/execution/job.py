@@ -14,8 +14,8 @@ from etl.datasets import registry
 from etl.datasets.base import DatasetReader
 from etl.errors import WorkspaceError
 from etl.execution.resume import Resume
-from etl.stages.annotate import VERSION as ANNOTATE_VERSION
 from etl.stages.estimate import Estimator
+from etl.stages.files.manifest import VERSION as ANNOTATE_VERSION
 from etl.stages.identity import describe_stage, stage_key
 from etl.stages.merge import SequenceFiles
 from etl.store.partition import Partition, digest

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a bar on a terminal, a line now and then in a log file."""
+"""Progress of a run: a bar on a terminal, a line at intervals in a log file."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class Reporter(Protocol):
     """Receives the progress of a stage."""
 
     def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
-        """A stage begins; `done` of `total` units were there already."""
+        """A stage starts; `done` of `total` units were finished earlier."""
         ...
 
     def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
-        """Some units are finished, `failed` of them not well; `waiting` says what the stage waits for."""
+        """Units are finished, `failed` of them without success; `waiting` is what the stage waits for."""
         ...
 
     def finish(self, summary: str) -> None:
-        """The stage is over."""
+        """The stage is finished."""
         ...
 
     def note(self, text: str) -> None:
-        """Something that the user should read."""
+        """Show a message to the user."""
         ...
 
 
 class Silent:
-    """Shows nothing; for use as a library."""
+    """Reporter that shows nothing; for use as a library."""
 
     def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
         """Nothing."""
@@ -96,7 +96,7 @@ class Terminal:
         self._failed += failed
         self._waiting = facts.get("waiting", self._waiting)
         text = self._text()
-        if not self.console.is_terminal:  # any more: it was closed, and what is written goes into a log
+        if not self.console.is_terminal:  # it was closed, and output goes to a log
             self._stop_bar()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, text=text)
@@ -135,7 +135,7 @@ class Terminal:
 
 
 def duration(seconds: float) -> str:
-    """A time span as people say it: 45 s, 12 min, 3 h 20 min."""
+    """Format a time span: 45 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -143,7 +143,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes with a unit: 1.2 GB."""
+    """Format bytes with a unit: 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""One partition's feature file: written so that it is whole or not there, and told of by a receipt."""
+"""Write and inspect the feature file of one partition; a receipt proves a complete file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from schemas.features import Status
 
 
 def write_partition(ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0) -> Receipt:
-    """Write the feature file (temporary file, fsync, rename) and give its receipt."""
-    # Made in memory: of a full disk HDF5 says "HDF error", which may mean anything, and can't go on from there.
+    """Write the feature file (temporary file, fsync, rename); returns its receipt."""
+    # Made in memory, because HDF5 reports a full disk as "HDF error", which may mean anything.
     with NETCDF_LOCK:
         content = ds.to_netcdf(None, engine="netcdf4", format="NETCDF4")
     checksum = _write_and_hash(store.folder / partition.path, content)
@@ -30,7 +30,7 @@ def write_partition(ds: xr.Dataset, partition: Partition, store: FeatureStore, s
 
 
 def _write_and_hash(target: Path, content: memoryview) -> str:
-    """Write a file; its SHA-256, made while the disk takes it in."""
+    """Write a file; returns its SHA-256, computed meanwhile."""
     with ThreadPoolExecutor(1, "sha256") as thread, atomic_target(target) as temporary:
         checksum = thread.submit(lambda: hashlib.sha256(content).hexdigest())
         with temporary.open("wb") as file:
@@ -41,7 +41,7 @@ def _write_and_hash(target: Path, content: memoryview) -> str:
 
 
 def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str, seconds: float) -> Receipt:
-    """Receipt of a file that holds `ds`."""
+    """Receipt of a file with the content `ds`."""
     values, counts = np.unique(ds["status"].values, return_counts=True)
     return Receipt(
         id=partition.id,
@@ -57,12 +57,12 @@ def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str,
 
 
 def inspect(partition: Partition, store: FeatureStore) -> Receipt:
-    """Open a partition's file, check it, and give its receipt.
+    """Open a partition's file and check it; returns its receipt.
 
     Raises
     ------
     ValueError, KeyError, OSError
-        When the file isn't a whole feature file of this partition.
+        When the file isn't a complete feature file of this partition.
     """
     path = store.folder / partition.path
     with NETCDF_LOCK, xr.open_dataset(path, engine="netcdf4") as ds:

@@ -1,4 +1,4 @@
-"""What annotate found and made: one JSON file beside the annotations."""
+"""The manifest of an annotation folder: one JSON file beside the annotations."""
 
 from __future__ import annotations
 
@@ -19,44 +19,26 @@ from schemas.keys import SequenceKey
 VERSION: Final = 2  # of annotate; raise it when the same raw files give other annotations
 FILE: Final = "manifest.json"
 COUNTED: Final = ("split", "subject", "action", "camera")
-MOST_KINDS: Final = 12  # kinds of notes that are told
-# What differs between notes that say the same of several sequences: paths and numbers.
+MOST_KINDS: Final = 12  # kinds of notes that are shown
+# Paths and numbers, in which notes of the same kind differ.
 _PARTICULARS: Final = re.compile(r"\S*/\S*|\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the manifest says of one sequence.
-
-    Parameters
-    ----------
-    split : str
-        Its split.
-    rows : int
-        Rows of its file: one a frame and annotated person.
-    identity : str
-        What it was made from: raw files, options, version.
-    notes : tuple of str
-        What its reader noted.
-    labelled : bool
-        Whether it has ground truth.
-    joint_source : str
-        Where its joints come from.
-    checks : dict of str to figures
-        What its reader measured: see etl.datasets.geometry.
-    """
+    """One sequence in the manifest."""
 
     split: str
-    rows: int
-    identity: str
-    notes: tuple[str, ...] = ()
-    labelled: bool = True
+    rows: int  # one for each frame and annotated person
+    identity: str  # hash of its raw files, options and version
+    notes: tuple[str, ...] = ()  # of its reader
+    labelled: bool = True  # whether it has ground truth
     joint_source: str = ""
-    checks: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)  # measured by its reader: see etl.datasets.geometry
 
     @classmethod
     def of(cls, ds: xr.Dataset) -> Entry:
-        """That of an annotation dataset."""
+        """Entry of an annotation dataset."""
         provenance = json.loads(ds.attrs["provenance"])
         return cls(
             split=ds.attrs["split"],
@@ -71,30 +53,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What annotate found and made in a folder.
-
-    Parameters
-    ----------
-    dataset : str
-        Name of the dataset.
-    sequences : dict of str to Entry
-        By the sequence's path, of all files in the folder, those of earlier runs too.
-    failures : dict of str to str
-        Reason by the sequence's path, of this run.
-    notes : list of str
-        What the reader left out.
-    made : int
-        Files written by this run.
-    earlier : dict of str to str
-        Failures of earlier runs, of sequences that this run wasn't about.
-    """
+    """Content of an annotation folder, and the result of a run of annotate."""
 
     dataset: str
-    sequences: dict[str, Entry]
-    failures: dict[str, str]
-    notes: list[str] = field(default_factory=list)
-    made: int = 0
-    earlier: dict[str, str] = field(default_factory=dict)
+    sequences: dict[str, Entry]  # by the sequence's path; all files in the folder, of earlier runs too
+    failures: dict[str, str]  # reason by the sequence's path, of this run
+    notes: list[str] = field(default_factory=list)  # of the reader on what it left out
+    made: int = 0  # files written by this run
+    earlier: dict[str, str] = field(default_factory=dict)  # failures of earlier runs, in sequences not in this one
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Sequences and rows per split, subject, action and camera."""
@@ -109,7 +75,7 @@ class Manifest:
         return found
 
     def to_json(self) -> str:
-        """What stands in FILE."""
+        """Content of FILE."""
         content = {
             "dataset": self.dataset,
             "version": VERSION,
@@ -122,19 +88,19 @@ class Manifest:
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
-    """Entries of the folder's manifest whose files are there; none where it is absent or damaged."""
+    """Entries of the folder's manifest whose files exist; none if it is missing or damaged."""
     try:
         entries = {
             str(path): Entry(**(values | {"notes": tuple(values["notes"])}))
             for path, values in _read(folder)["sequences"].items()
         }
     except (KeyError, TypeError, AttributeError):
-        entries = {}  # the files themselves say what they were made from
+        entries = {}  # the files have the same facts
     return {path: entry for path, entry in entries.items() if (folder / path).is_file()}
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """Failures by the sequence's path; none where the manifest is absent or damaged."""
+    """Failures by the sequence's path; none if the manifest is missing or damaged."""
     try:
         return {str(path): str(reason) for path, reason in _read(folder)["failures"].items()}
     except (KeyError, TypeError, AttributeError):
@@ -149,9 +115,9 @@ def _read(folder: Path) -> Any:
 
 
 def summarise(notes: Mapping[str, SequenceOf[str]]) -> list[str]:
-    """Notes on sequences, by sequence, in as few lines as there are kinds: of each kind the first, and how many more.
+    """Summarise notes by sequence: one line for each kind, with the first note and the number of others.
 
-    Notes that differ in numbers and paths only are of one kind. The commonest MOST_KINDS come first.
+    Notes that differ only in numbers and paths are of one kind. The MOST_KINDS most frequent kinds are listed.
     """
     kinds: dict[str, dict[str, str]] = {}
     for sequence, texts in notes.items():

@@ -1,4 +1,4 @@
-"""Files that MMPose reads, from annotation files: see schemas.mmpose."""
+"""Export annotation files in MMPose's formats: see schemas.mmpose."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ UNLABELLED: Final = "unlabelled"
 
 @dataclass(frozen=True)
 class Export:
-    """Files for MMPose that `export_mmpose` wrote.
+    """Files written by `export_mmpose`.
 
     Parameters
     ----------
     npz, cameras_json, cameras_pickle : Path
         The files.
     rows, left_out : int
-        Rows written, and rows left out because the release calls them unusable or a joint has no number.
+        Rows written, and rows left out because the release calls them unusable or a joint is NaN.
     """
 
     npz: Path
@@ -44,26 +44,26 @@ class Export:
 def export_mmpose(
     annotation_files: Iterable[Path], output_folder: Path, dataset: str, split: str, made_from: str = ""
 ) -> Export | None:
-    """Write ``<dataset>_<split>.npz`` and ``<dataset>_cameras.json`` and ``.pkl`` as MMPose's converters do.
+    """Write ``<dataset>_<split>.npz`` and ``<dataset>_cameras.json`` and ``.pkl``, as MMPose's converters do.
 
-    Memory doesn't grow with the dataset. MMPose has no mark for rows that the release calls unusable, so they are
-    left out, and counted. Cameras are those of all `annotation_files`, whatever their split; see `export_cameras`.
+    Memory doesn't grow with the dataset. MMPose can't mark rows as unusable, so they are left out and counted. Cameras
+    are those of all `annotation_files`, of any split; see `export_cameras`.
 
     Parameters
     ----------
     annotation_files : iterable of Path
-        From `read_annotations`; those of other splits and without ground truth are passed over.
+        Of the dataset; those of other splits or without ground truth are skipped.
     output_folder : Path
-        Where the files go.
+        Target folder.
     dataset, split : str
-        Which rows.
+        Rows to export.
     made_from : str
-        Identity of the files, by which a later export can know that it would write the same.
+        Identity of the files; a later export of the same files can be skipped.
 
     Returns
     -------
     Export or None
-        None where the split has no ground truth.
+        None if the split has no ground truth.
     """
     files = list(annotation_files)
     chosen: list[tuple[Path, np.ndarray]] = []
@@ -91,7 +91,9 @@ def export_mmpose(
         for path, usable in chosen:
             with xr.open_dataset(path, engine="netcdf4") as ds:
                 if ds.sizes["frame"] <= usable[-1]:
-                    raise MergeError(f"{path} stays as it is during an export.", "fewer rows", "Run it again.")
+                    raise MergeError(
+                        "Files must not change during an export.", f"{path} has fewer rows", "Run it again."
+                    )
                 ds = ds.isel(frame=usable).load()
                 writer.write("imgname", start, annotation.imgname_of(ds).astype(f"<U{width}"))
                 for name, values in mmpose.rows(ds, dataset).items():
@@ -120,18 +122,18 @@ def update_exports(
     *,
     complete: bool = False,
 ) -> list[Path]:
-    """Export the splits whose files aren't those that the last export was made from; the npz of each split.
+    """Export the splits whose files changed since the last export; returns the npz of each split.
 
     Parameters
     ----------
     splits : mapping of str to mapping of Path to str
-        By split, the identities of its annotation files, which change with their content.
+        By split, the identities of its annotation files.
     unlabelled : mapping of Path to str
-        Those without ground truth, of which only the cameras are exported.
+        Files without ground truth; only their cameras are exported.
     output_folder, dataset
         See `export_mmpose`.
     complete : bool
-        Whether the dataset has no other files: what was exported of other splits is removed, cameras included.
+        Whether these are all files of the dataset; exports of other splits, and their cameras, are then removed.
     """
     as_json = output_folder / f"{dataset}_cameras.json"
     exported = _read_cameras(as_json).get("made_from", {})
@@ -170,11 +172,10 @@ def export_cameras(
     *,
     afresh: bool = False,
 ) -> tuple[Path, Path]:
-    """Add the cameras of annotation files to ``<dataset>_cameras.json`` and ``.pkl``; the paths of both.
+    """Add the cameras of annotation files to ``<dataset>_cameras.json`` and ``.pkl``; returns both paths.
 
-    The JSON file holds them in this package's convention and those of earlier calls, such as for another split, stay
-    unless it is written `afresh`. The pickle holds the same in MMPose's. `made_from` says by what name an export of
-    which files is recorded there.
+    The JSON file has this package's convention, the pickle MMPose's. Cameras of earlier calls, such as of other splits,
+    stay unless `afresh`. `made_from` are identities of exported files by split, recorded in the JSON file.
     """
     how = mmpose.convention(dataset)
     as_json = output_folder / f"{dataset}_cameras.json"
@@ -194,13 +195,13 @@ def export_cameras(
     }
     as_pickle = as_json.with_suffix(".pkl")
     write_atomically(as_pickle, mmpose.pickle_cameras({key: how.camera(camera, key) for key, camera in ordered}))
-    # Last, because it says that all of them are there.
+    # Last, because it marks the export as complete.
     write_atomically(as_json, json.dumps(content, indent=1).encode())
     return as_json, as_pickle
 
 
 def _read_cameras(path: Path) -> dict[str, Any]:
-    """What `export_cameras` wrote, cameras by key; nothing where the file is absent or damaged."""
+    """Content of `export_cameras`' JSON file, cameras by key; empty if it is missing or damaged."""
     cameras: dict[Hashable, Camera] = {}
     try:
         content = json.loads(path.read_bytes())

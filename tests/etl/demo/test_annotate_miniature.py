@@ -10,9 +10,10 @@ import xarray as xr
 from etl.datasets.human36m.reader import Human36M
 from etl.demo.truth import SequenceTruth, read_truth
 from etl.media.frames import Media, decode
-from etl.stages.annotate import annotate, read_annotations
+from etl.stages.annotate import annotate
 from schemas import annotation
 from tests.etl.demo.conftest import SMALL
+from tests.etl.stages.test_annotate import list_annotations
 
 
 @pytest.mark.parametrize("hz", [50, 25, 10])
@@ -20,7 +21,7 @@ def test_annotations_project_onto_the_rendered_figure(miniature: Path, tmp_path:
     manifest = annotate(Human36M(miniature, hz=hz), tmp_path / "out")
     truths = read_truth(miniature)
     assert manifest.failures == {}
-    files = read_annotations(tmp_path / "out")
+    files = list_annotations(tmp_path / "out")
     assert len(files) == len(truths)
     for path in files:
         with xr.open_dataset(path, engine="netcdf4") as ds:
