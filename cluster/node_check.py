@@ -134,7 +134,7 @@ def node_report(needs: Needs, extras: Mapping[str, Callable[[], Any]] | None = N
     }
 
 
-def problems(report: Mapping[str, Any], needs: Needs) -> list[str]:
+def find_problems(report: Mapping[str, Any], needs: Needs) -> list[str]:
     """Problems of the node that would make a run fail, one sentence each."""
     found = []
     for name, path in report["paths"].items():
@@ -212,5 +212,5 @@ def check_node(
         report["clock"], report["clock_skew_s"] = clock, round(clock - (sent + time.time()) / 2, 3)
         report["first_worker_s"] = round(arrived, 1)
         report["scheduler"] = workers.scheduler_address
-    report["problems"] = problems(report, needs)
+    report["problems"] = find_problems(report, needs)
     return report

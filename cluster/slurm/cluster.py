@@ -47,7 +47,7 @@ class SlurmWorkers(SLURMCluster):
     def __init__(self, config: ClusterConfig, folder: Path) -> None:
         slurm = config.slurm
         self.config = config
-        self.base = folder
+        self.folder = folder
         self.workers_per_job = slurm.workers_per_job
         self.run_name = f"xycd-{secrets.token_hex(4)}"
         self.closing = False
@@ -84,7 +84,9 @@ class SlurmWorkers(SLURMCluster):
             interval=slurm.poll,
         )
         loop = self.loop.asyncio_loop  # type: ignore[union-attr]
-        self._tasks = [asyncio.run_coroutine_threadsafe(task, loop) for task in (self._beat(), self.supervisor.run())]
+        self._tasks = [
+            asyncio.run_coroutine_threadsafe(task, loop) for task in (self._renew_heartbeat(), self.supervisor.run())
+        ]
 
     @classmethod
     def begin(cls, config: ClusterConfig, *, folder: Path | None = None) -> SlurmWorkers:
@@ -156,7 +158,7 @@ class SlurmWorkers(SLURMCluster):
         return options
 
     def _get_worker_security(self, security: Security | None) -> Security | None:
-        return worker_security(self.base, self.run_name) if security else None
+        return worker_security(self.folder, self.run_name) if security else None
 
     # The interface of `cluster.slurm.supervisor.SupervisedCluster`.
 
@@ -176,7 +178,7 @@ class SlurmWorkers(SLURMCluster):
 
     def log_end(self, job: str) -> str:
         """Last lines of the job's log."""
-        return " / ".join(log_tail(self.base, job, 3)) or "nothing"
+        return " / ".join(log_tail(self.folder, job, 3)) or "nothing"
 
     async def queue(self) -> dict[str, commands.QueuedJob]:
         """Active jobs, as squeue lists them."""
@@ -205,7 +207,7 @@ class SlurmWorkers(SLURMCluster):
         with contextlib.suppress(commands.CommandFailed):  # the job is gone already, or the next look cancels it
             await commands.call(["scancel", job])
 
-    async def _beat(self) -> None:
+    async def _renew_heartbeat(self) -> None:
         """Renew the heartbeat, however long SLURM takes to answer: a run without one is cleaned up as dead."""
         while True:
             await asyncio.to_thread(self.keys.touch)  # the disk may be slow, too

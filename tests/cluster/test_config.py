@@ -1,4 +1,4 @@
-"""Values are checked before they enter a batch script."""
+"""Values are validated before they enter a batch script."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ awkward = st.text(alphabet=st.sampled_from("ab1-_.,:=/ \n\r\t;&|$`'\"\\#%()<>!*[
     field=st.sampled_from([*FIELDS, "scratch", "scheduler_interface"]), value=st.one_of(awkward, st.text(max_size=8))
 )
 def test_no_value_adds_a_line_or_a_word(field: str, value: str) -> None:
-    """Whatever a field accepts stays one word of one line."""
+    """Any accepted value stays one word of one line."""
     try:
         config = SlurmConfig(**{"gres": None, field: value})
     except ValidationError:

@@ -1,4 +1,4 @@
-"""A driver and another shell, through files."""
+"""Status and commands between a driver and another terminal."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_report_here(tmp_path: Path) -> None:
     assert abs(report["clock"] - time.time()) < 60
     assert report["torch"] is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "weights"]
-    assert node_check.problems(report, needs) == [
+    assert node_check.find_problems(report, needs) == [
         f"other can't be used on {report['host']}: {tmp_path / 'absent'}: No such file or directory.",
         "failing: RuntimeError: no weights.",
     ]
@@ -67,16 +67,16 @@ def report_of(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_problems(needs: Needs, changes: dict[str, Any], words: str) -> None:
-    [found] = node_check.problems(report_of(**changes), needs)
+    [found] = node_check.find_problems(report_of(**changes), needs)
     assert words in found
 
 
 def test_no_problem() -> None:
     needs = Needs(writable={"workspace": Path("/w")}, free_bytes=10**9, free_inodes=100, gpu=True, torch_cuda=True)
     report = report_of(gpus=[{"name": "x"}], torch={"cuda": True}, clock_skew_s=59.0)
-    assert node_check.problems(report, needs) == []
+    assert node_check.find_problems(report, needs) == []
     report["paths"]["workspace"]["free_inodes"] = None  # the file system doesn't count them
-    assert node_check.problems(report, needs) == []
+    assert node_check.find_problems(report, needs) == []
 
 
 def test_run_on_a_worker(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_stranger_with_another_key_is_refused(workers: LocalCluster) -> None:
 
 
 def test_stranger_without_a_certificate_gets_no_answer(workers: LocalCluster) -> None:
-    """Encryption alone is no entry: the scheduler wants to see this run's certificate."""
+    """Encryption alone is not enough: the scheduler requires this run's certificate."""
     host, port = workers.scheduler_address.removeprefix("tls://").split(":")
     context = ssl.create_default_context()
     context.check_hostname = False

@@ -183,6 +183,6 @@ def test_check(slurm: Slurm, config: Make, tmp_path: Path) -> None:
     assert report["extras"]["node"]["SLURMD_NODENAME"] in slurm.nodes
     assert 21000 <= int(report["scheduler"].rpartition(":")[2]) <= 22000
     assert (
-        report["problems"] == ["No GPU on {host}: nvidia-smi sees none. Ask for one with gres.".format(**report)]
+        report["problems"] == ["No GPU on {host}: nvidia-smi sees none. Request one with gres.".format(**report)]
         or report["gpus"]
     )

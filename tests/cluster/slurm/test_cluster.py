@@ -1,4 +1,4 @@
-"""What can be said of SLURM jobs without SLURM; the rest is in tests/slurm."""
+"""SLURM jobs without SLURM; tests/slurm tests them with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONFIG = ClusterConfig(
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for something to come true."""
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it doesn't come true"
@@ -187,7 +187,7 @@ def test_commands_fail_with_their_words(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """sbatch, squeue and scancel that note their calls; sbatch refuses."""
+    """Fake sbatch, squeue and scancel that log their calls; sbatch refuses."""
     folder = tmp_path / "bin"
     folder.mkdir()
     scripts = {
@@ -204,7 +204,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rejected_at_first(fake_slurm: Path) -> None:
-    """SLURM's own words, at once; afterwards no key, and the jobs' name cancelled for good measure."""
+    """The error has SLURM's message; no key remains, and all jobs of that name are cancelled."""
     with pytest.raises(SubmissionRejected, match="Invalid account") as caught:
         cluster.start(CONFIG, folder=fake_slurm / "run")
     assert caught.value.found == "sbatch: error: Batch job submission failed: Invalid account"
@@ -232,7 +232,7 @@ def fake(folder: Path, name: str, body: str) -> None:
 
 @pytest.fixture
 def quiet() -> ClusterConfig:
-    """A profile whose supervisor hardly looks."""
+    """A profile whose supervisor looks once a minute."""
     return ClusterConfig(kind="slurm", slurm=SlurmConfig(interface="lo", poll=60))
 
 
@@ -262,7 +262,7 @@ def test_jobs_are_known_while_sbatch_still_works_on_others(fake_slurm: Path, qui
 
 
 def test_summary_of_lists_that_change_meanwhile() -> None:
-    """The supervisor writes them in another thread."""
+    """The supervisor changes them in another thread."""
     supervisor = Supervisor(None)  # type: ignore[arg-type]  # it isn't asked to look
 
     class Growing(tuple[float, str]):
@@ -291,7 +291,7 @@ def test_summary_of_lists_that_change_meanwhile() -> None:
 
 
 def test_the_way_to_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a driver's own job it leads over the host that submitted it: nodes are reached from there."""
+    """For a driver in a job the tunnel goes through the host that submitted the job."""
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     monkeypatch.setattr("getpass.getuser", lambda: "me")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)

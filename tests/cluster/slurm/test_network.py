@@ -22,7 +22,7 @@ SlurmctldLogFile        = /var/log/slurmctld.log
 
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that lies where packets leave by 10.1.2.3."""
+    """A controller that this host reaches from 10.1.2.3."""
     monkeypatch.setattr(network, "address_towards_controller", lambda: "10.1.2.3")
     monkeypatch.setattr(network, "interface_address", lambda name: f"that of {name}")
 

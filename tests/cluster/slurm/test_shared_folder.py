@@ -12,7 +12,7 @@ from cluster.slurm.shared_folder import jobs_with_logs, log_tail, shared_folder
 
 
 def test_a_folder_of_the_profile_is_left_as_it_is(tmp_path: Path) -> None:
-    """A group's folder, say: what the run makes private is a folder of its own in there."""
+    """It may belong to a group: the run makes a private folder inside it."""
     tmp_path.chmod(0o755)
     profile = ClusterConfig(kind="slurm", slurm=SlurmConfig(folder=tmp_path))
     base = shared_folder(profile, Path("/elsewhere"))

@@ -129,7 +129,7 @@ def test_on_hold_nothing_is_replaced_until_it_ends() -> None:
 
 
 def test_a_pending_job_that_is_cancelled_is_no_failure() -> None:
-    """It is replaced at once, but who cancels each that comes isn't sent ever more of them."""
+    """It is replaced at once. If somebody cancels each replacement, the delays grow."""
     cluster = Cluster(1)
     supervisor = supervisor_of(cluster, give_up_after=1)
     step(supervisor, cluster)
@@ -146,7 +146,7 @@ def test_a_pending_job_that_is_cancelled_is_no_failure() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_jobs_that_vanish_without_a_log_end_the_run(known: bool) -> None:
-    """They never ran as far as squeue or their log could tell: their output can't be written, say."""
+    """Neither squeue nor a log ever showed them, for example because their output can't be written."""
     cluster = Cluster(1)
     supervisor = supervisor_of(cluster, give_up_after=3)
     for _ in range(1000):
@@ -176,7 +176,7 @@ def test_nothing_is_judged_while_squeue_fails() -> None:
 
 
 def test_worker_that_left_a_running_job() -> None:
-    """Its nanny gets `grace` seconds to restart it; then the job is cancelled, then replaced."""
+    """Its nanny has `grace` seconds to restart it; then the job is cancelled and replaced."""
     cluster = Cluster(1)
     supervisor = supervisor_of(cluster, grace=30)
     cluster.run("w0")
@@ -222,7 +222,7 @@ def test_a_requeued_job_has_its_whole_start_up_time_again() -> None:
 
 
 def test_a_replacement_has_its_whole_start_up_time() -> None:
-    """That the worker of the job before was connected doesn't count: `grace` is for that one."""
+    """The previous job had a connected worker, but `grace` does not apply to the new job."""
     cluster = Cluster(1)
     supervisor = supervisor_of(cluster, startup=600, grace=30)
     cluster.run("w0")
@@ -309,7 +309,7 @@ def test_one_bad_node_does_not_end_a_run_that_goes_on_elsewhere() -> None:
 
 
 def test_orphans_are_cancelled() -> None:
-    """A job that sbatch made but whose number it didn't live to tell."""
+    """A job that sbatch submitted before it failed to report its id."""
     cluster = Cluster(1)
     supervisor = supervisor_of(cluster)
     cluster.states["77"] = QueuedJob("77", "PENDING")
@@ -321,7 +321,7 @@ def test_orphans_are_cancelled() -> None:
 
 
 def test_jobs_of_a_round_that_is_not_over_are_no_orphans() -> None:
-    """The cluster lists them when all its calls of sbatch have returned, and those may take minutes."""
+    """The cluster lists them once all its sbatch calls have returned, which may take minutes."""
     cluster = Cluster(1)
     supervisor = supervisor_of(cluster)
     cluster.states["77"] = QueuedJob("77", "RUNNING", 1, "n1")
@@ -380,7 +380,7 @@ def test_a_fault_of_the_keeper_is_reported_and_survived() -> None:
 
 
 def test_a_lost_job_and_a_rejected_one_are_told_apart() -> None:
-    """A job asked for before squeue was called but not listed is gone; a rejected one is told apart."""
+    """A requested job that squeue does not list is gone; one without an id was rejected."""
     lost = find_lost_jobs({"a": "1", "b": None}, set(), {}, {}, 0.0, startup=1, grace=1)
     assert lost == [LostJob("a", "1", "gone", False), LostJob("b", None, "rejected", False)]
     assert not any(job.running for job in lost)
