@@ -179,7 +179,7 @@ class Controller:
         files.write_private(self.folder / "status.json", json.dumps(record))
 
     def _receive(self) -> None:
-        files.look_afresh(self.folder / "commands")
+        files.refresh_listing(self.folder / "commands")
         for path in sorted((self.folder / "commands").glob("*.json")):
             text = files.read_private(path)
             path.unlink(missing_ok=True)
@@ -289,7 +289,7 @@ def send(folder: Path, kind: Literal["scale", "stop"], argument: str = "", *, ti
         ) from error
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        files.look_afresh(answer_path.parent)
+        files.refresh_listing(answer_path.parent)
         with suppress(ValueError):  # no answer yet
             answer = json.loads(files.read_private(answer_path) or "")
             answer_path.unlink(missing_ok=True)

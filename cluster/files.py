@@ -69,7 +69,7 @@ def read_private(path: Path) -> str | None:
         return file.read().decode("utf-8", "replace")
 
 
-def look_afresh(folder: Path) -> None:
+def refresh_listing(folder: Path) -> None:
     """Make the next listing of `folder` come from the server.
 
     NFS clients cache a folder's listing, and the absence of a name, for up to a minute. A change of their own

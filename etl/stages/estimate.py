@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import xarray as xr
 
-from cluster.files import look_afresh
+from cluster.files import refresh_listing
 from cluster.processors import processors
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings
@@ -140,7 +140,7 @@ def _finished(partition: Partition, store: FeatureStore) -> Receipt | None:
 
     The scheduler runs a finished task again if its worker dies before the driver has the receipt.
     """
-    look_afresh((store.folder / partition.path).parent)
+    refresh_listing((store.folder / partition.path).parent)
     if (store.folder / partition.path).exists():
         with contextlib.suppress(ValueError, OSError, KeyError):
             return inspect(partition, store)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cluster.files import look_afresh
+from cluster.files import refresh_listing
 
 LATE: Final = 120.0  # seconds after its writing in which a file may not be visible yet
 PAUSES: Final = (0.1, 0.4, 1.0, 2.0, 4.0)  # seconds between looks; all files that are late are waited for together
@@ -41,7 +41,7 @@ class Shelf:
     def look_again(self, folders: Iterable[PurePosixPath]) -> None:
         """List folders as the server has them now."""
         for folder in set(folders):
-            look_afresh(self.root / folder)
+            refresh_listing(self.root / folder)
             self._folders[folder.as_posix()] = _listed(self.root / folder)
 
     def size(self, path: PurePosixPath) -> int | None:
@@ -84,7 +84,7 @@ def once_visible(path: Path, *, sleep: Callable[[float], object] = time.sleep) -
         if path.exists():
             break
         sleep(pause)
-        look_afresh(path.parent)
+        refresh_listing(path.parent)
     return path
 
 
