@@ -47,26 +47,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Estimator:
-    """Everything that a worker needs to estimate partitions of one dataset; sent with each task.
-
-    Parameters
-    ----------
-    models : ModelSettings
-        The model set.
-    settings : EstimateSettings
-        Options of estimate; `association` is resolved (never "auto").
-    media_root, annotations, features : Path
-        Folders: the raw dataset, its annotation files, the feature store.
-    description : str
-        Of the stage, as JSON; an attribute of each file. See etl.stages.identity.
-    """
+    """Everything that a worker needs to estimate partitions of one dataset; sent with each task."""
 
     models: ModelSettings
-    settings: EstimateSettings
-    media_root: Path
-    annotations: Path
-    features: Path
-    description: str = field(repr=False)
+    settings: EstimateSettings  # with `association` resolved (never "auto")
+    media_root: Path  # folder of the raw dataset
+    annotations: Path  # folder of its annotation files
+    features: Path  # folder of the feature store
+    description: str = field(repr=False)  # of the stage, as JSON: an attribute of each file; see etl.stages.identity
 
     def maps_of(self, features: Path) -> Path | None:
         """Path of the maps beside a feature file; None if none are kept."""
@@ -80,19 +68,7 @@ class Estimator:
 
 
 def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
-    """Estimate one partition and write its file.
-
-    Parameters
-    ----------
-    partition : Partition
-        Frames of one sequence.
-    estimator : Estimator
-        Models, settings and folders.
-
-    Returns
-    -------
-    Receipt
-        Of the file, which exists when this returns.
+    """Estimate one partition and write its file, which exists when this returns its receipt.
 
     Raises
     ------

@@ -24,18 +24,10 @@ _SHOWN = 5  # frames or sequences that an error names
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """The files of one sequence.
-
-    Parameters
-    ----------
-    annotation : Path
-        Its annotation dataset.
-    features : tuple of Path
-        Its feature files, in any order.
-    """
+    """The files of one sequence."""
 
     annotation: Path
-    features: tuple[Path, ...]
+    features: tuple[Path, ...]  # in any order
 
 
 @dataclass(frozen=True)
@@ -66,22 +58,12 @@ class Inspected:
 
 @dataclass(frozen=True)
 class Matching:
-    """The annotated row of each feature row.
+    """The annotated row of each feature row."""
 
-    Parameters
-    ----------
-    target : (M,) int64
-        Row of the annotation; -1 without one.
-    extra, repeated : (M,) bool
-        Feature rows without an annotated row, or whose annotated row has an earlier feature row.
-    missing : (N,) bool
-        Annotated rows without features.
-    """
-
-    target: Ints
-    extra: NDArray[np.bool_]
-    repeated: NDArray[np.bool_]
-    missing: NDArray[np.bool_]
+    target: Ints  # (M,): row of the annotation; -1 without one
+    extra: NDArray[np.bool_]  # (M,): feature rows without an annotated row
+    repeated: NDArray[np.bool_]  # (M,): feature rows whose annotated row has an earlier feature row
+    missing: NDArray[np.bool_]  # (N,): annotated rows without features
 
 
 def match(annotated: Ints, found: Ints) -> Matching:

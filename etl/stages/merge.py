@@ -37,25 +37,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class MergeReport:
-    """Result of a merge; every annotated row is counted, as ok or by its other status.
+    """Result of a merge; every annotated row is counted, as ok or by its other status."""
 
-    Parameters
-    ----------
-    output : Path
-        The file or folder.
-    rows, ok : int
-        Rows, and those with a valid detection.
-    failed : dict of str to int
-        The other rows, by status.
-    sequences : tuple of SequenceReport
-        In the order of the output.
-    """
-
-    output: Path
+    output: Path  # the file or folder
     rows: int
-    ok: int
-    failed: dict[str, int] = field(default_factory=dict)
-    sequences: tuple[SequenceReport, ...] = ()
+    ok: int  # rows with a valid detection
+    failed: dict[str, int] = field(default_factory=dict)  # the other rows, by status
+    sequences: tuple[SequenceReport, ...] = ()  # in the order of the output
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""

@@ -29,28 +29,16 @@ _TRUTH: Final = ("keypoints_2d", "keypoints_3d", "visibility", "center", "scale"
 
 @dataclass(frozen=True)
 class SequenceReport:
-    """Counts of one sequence's rows in the output.
+    """Counts of one sequence's rows in the output."""
 
-    Parameters
-    ----------
-    sequence : str
-        Its key.
-    first, rows : int
-        Its first row in the output, and its number of rows.
-    ok : int
-        Rows with a valid detection.
-    failed : dict of str to int
-        The other rows, by status.
-    missing : tuple of (int, int)
-        Person and frame number of rows without features; counted as ``not_run`` in `failed`.
-    """
-
-    sequence: str
-    first: int
+    sequence: str  # its key
+    first: int  # row in the output
     rows: int
-    ok: int
-    failed: dict[str, int]
-    missing: tuple[tuple[int, int], ...] = ()
+    ok: int  # rows with a valid detection
+    failed: dict[str, int]  # the other rows, by status
+    missing: tuple[
+        tuple[int, int], ...
+    ] = ()  # person and frame number of rows without features, in `failed` as not_run
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,10 @@ _GAIN: Final = 1.03
 
 @dataclass
 class WorkTimes:
-    """Seconds of waiting and of work of one partition.
+    """Seconds of waiting and of work of one partition."""
 
-    Parameters
-    ----------
-    wait_s : float
-        The networks waited for frames.
-    model_s : float
-        The networks, and the steps after them, worked.
-    """
-
-    wait_s: float = 0.0
-    model_s: float = 0.0
+    wait_s: float = 0.0  # the networks waited for frames
+    model_s: float = 0.0  # the networks, and the steps after them, worked
 
     def measure(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield `batches`: time until a batch comes is waiting, time until the next is requested is work."""

@@ -22,31 +22,15 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """Features of the people of one frame.
+    """Features of the people of one frame; NaN for people who weren't found."""
 
-    Parameters
-    ----------
-    found : (P,) bool
-        Whether each annotated person was found; the other arrays hold NaN for people not found.
-    values : (P, 17, F) float32
-        In the order of `feature_names`.
-    valid : (P, 17) bool
-        Joints with a finite position and depth.
-    boxes, box_scores : (P, 4), (P,) float32
-        px.
-    embeddings : Embeddings
-        At the joints, or empty.
-    maps : mapping of str to PooledMap
-        By stream; empty unless maps are kept.
-    """
-
-    found: NDArray[np.bool_]
-    values: Floats
-    valid: NDArray[np.bool_]
-    boxes: Floats
-    box_scores: Floats
-    embeddings: Embeddings
-    maps: Mapping[str, PooledMap] = field(default_factory=dict)
+    found: NDArray[np.bool_]  # (P,): whether each annotated person was found
+    values: Floats  # (P, 17, F), in the order of `feature_names`
+    valid: NDArray[np.bool_]  # (P, 17): joints with a finite position and depth
+    boxes: Floats  # (P, 4) px
+    box_scores: Floats  # (P,)
+    embeddings: Embeddings  # at the joints, or empty
+    maps: Mapping[str, PooledMap] = field(default_factory=dict)  # by stream; empty unless maps are kept
 
 
 def feature_names(settings: EstimateSettings) -> tuple[str, ...]:

@@ -19,19 +19,12 @@ Array = NDArray[Any]
 class RowSettings:
     """Options of the rows of an XYCD file.
 
-    Parameters
-    ----------
-    part : {"truth", "detected"}
-        Content of the key ``part``.
-    casp_extremes : {"quantile", "minmax"}
-        Extremes in the descriptor vectors.
-    compat : {"auglift"}, optional
-        As in the published scripts: scores unclipped, float16 vectors, and a detected ``part`` has the visibility of
-        the ground truth.
+    compat "auglift" is as the published scripts: scores unclipped, float16 vectors, and a detected ``part`` has the
+    visibility of the ground truth.
     """
 
-    part: Literal["truth", "detected"] = "truth"
-    casp_extremes: Literal["quantile", "minmax"] = "quantile"
+    part: Literal["truth", "detected"] = "truth"  # content of the key ``part``
+    casp_extremes: Literal["quantile", "minmax"] = "quantile"  # extremes in the descriptor vectors
     compat: Literal["auglift"] | None = None
 
     @property

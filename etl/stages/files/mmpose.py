@@ -24,21 +24,13 @@ UNLABELLED: Final = "unlabelled"
 
 @dataclass(frozen=True)
 class Export:
-    """Files written by `export_mmpose`.
-
-    Parameters
-    ----------
-    npz, cameras_json, cameras_pickle : Path
-        The files.
-    rows, left_out : int
-        Rows written, and rows left out because the release calls them unusable or a joint is NaN.
-    """
+    """Files written by `export_mmpose`."""
 
     npz: Path
     cameras_json: Path
     cameras_pickle: Path
-    rows: int
-    left_out: int
+    rows: int  # written
+    left_out: int  # rows that the release calls unusable, or with a joint of NaN
 
 
 def export_mmpose(

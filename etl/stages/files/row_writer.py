@@ -27,24 +27,12 @@ _PIECE: Final = 2**20  # bytes copied at once: they stay in the processor's cach
 
 @dataclass(frozen=True)
 class Member:
-    """Place of one array. Picklable, so that other processes can write its rows.
+    """Place of one array. Picklable, so that other processes can write its rows."""
 
-    Parameters
-    ----------
-    file : Path
-        The temporary file that holds it.
-    offset : int
-        Position of its first byte in the file.
-    shape : tuple of int
-        Its shape; rows are along the first axis.
-    dtype : numpy.dtype
-        Without objects.
-    """
-
-    file: Path
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    file: Path  # the temporary file that holds it
+    offset: int  # of its first byte in the file
+    shape: tuple[int, ...]  # rows are along the first axis
+    dtype: np.dtype[Any]  # without objects
 
     @property
     def row_bytes(self) -> int:
