@@ -76,7 +76,7 @@ def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None
     from etl.models.engines.export import exported, state_hash
     from etl.models.engines.network import on_torch
     from etl.models.engines.onnx_runtime import on_onnxruntime
-    from etl.models.engines.torch_runtime import Runtime
+    from etl.models.engines.torch_runtime import TorchContext
 
     part = part_of(name)
     settings = parse({part: name, "weights": "random", "device": "cpu"})
@@ -84,7 +84,7 @@ def on_processors(results: Results, name: str, rounds: int, cache: Path) -> None
     network = auglift_build.network_of(settings, part, None)
     path = exported(name, state_hash(network), lambda: network, cache)
     forwards = {
-        "torch": on_torch(network, Runtime.choose("cpu")),
+        "torch": on_torch(network, TorchContext.choose("cpu")),
         "onnxruntime": on_onnxruntime(path, processors()),
     }
     images = pictures(network, 1)
@@ -152,7 +152,7 @@ def on_device(results: Results, name: str, rounds: int, device: str, compiled: b
     from etl.models.auglift import build as auglift_build
     from etl.models.auglift.settings import parse
     from etl.models.engines.network import on_torch
-    from etl.models.engines.torch_runtime import Runtime
+    from etl.models.engines.torch_runtime import TorchContext
 
     part = part_of(name)
     settings = parse({part: name, "weights": "random", "device": device})
@@ -161,7 +161,7 @@ def on_device(results: Results, name: str, rounds: int, device: str, compiled: b
     host = pictures(network, size).numpy()
     works: dict[str, Callable[[], Sample]] = {}
     for variant in variants(device, compiled):
-        runtime = Runtime.choose(device, **variant)
+        runtime = TorchContext.choose(device, **variant)
         forward = on_torch(copy.deepcopy(network), runtime)
 
         def call(forward: Any = forward, runtime: Any = runtime) -> None:

@@ -48,32 +48,6 @@ def letterbox_size(image_size: Size, output_size: Size) -> Size:
     return max(1, int(image_size[0] * scale + 0.5)), max(1, int(image_size[1] * scale + 0.5))
 
 
-def letterbox_matrix(
-    image_size: Size, output_size: Size, align: Literal["center", "top-left"] = "center", *, whole: bool = True
-) -> Floats:
-    """Map of a resize that keeps the aspect and pads the rest.
-
-    Parameters
-    ----------
-    image_size, output_size : (int, int)
-        Width and height in px.
-    align : {"center", "top-left"}
-        Where the image lies in the output: padded on all sides, or at the right and bottom (RTMDet).
-    whole : bool
-        Round the size of the resized image, and the padding before it, to whole pixels, as programs that
-        resize first and pad afterwards do. Without, the scale is the same along both axes, exactly.
-    """
-    if whole:
-        fitted = letterbox_size(image_size, output_size)
-        left, top = (output_size[0] - fitted[0]) // 2, (output_size[1] - fitted[1]) // 2
-        place = translation_matrix(left, top) if align == "center" else np.eye(3)
-        return place @ resize_matrix(image_size, fitted)
-    scale = min(output_size[0] / image_size[0], output_size[1] / image_size[1])
-    size = (output_size[0] / scale, output_size[1] / scale)
-    middle = (np.array(image_size if align == "center" else size) - 1) / 2
-    return crop_matrix(middle, size, 0.0, output_size)
-
-
 def crop_matrix(center: ArrayLike, size: ArrayLike, rotation: float, output_size: Size) -> Floats:
     """Map of a rotated rectangular region of the image to the whole of a crop.
 

@@ -223,5 +223,9 @@ def find(networks: Mapping[str, Network], name: str) -> Network:
         When there is none.
     """
     if name not in networks:
-        raise ConfigError("A network is one of those known.", f"{name!r}", f"Known here: {', '.join(networks)}.")
+        raise ConfigError(
+            "The name must be that of a known network.",
+            f"unknown network {name!r}",
+            f"Choose one of {', '.join(networks)}.",
+        )
     return networks[name]

@@ -28,18 +28,19 @@ from PIL import Image
 from etl.errors import MediaError
 from etl.models.auglift.rtmdet import Images
 from etl.models.auglift.settings import Processing
-from etl.models.engines.network import Forward, Network, on_torch
-from etl.models.engines.torch_runtime import Batches, Runtime
+from etl.models.engines.network import Estimator, Forward, Network
+from etl.models.engines.torch_runtime import TorchContext
 from etl.models.geometry import Size
 
 Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 SIDE: Final = 518
 MEAN: Final = (0.485, 0.456, 0.406)
 DEVIATION: Final = (0.229, 0.224, 0.225)
 # The neck's level at the resolution of the patches: the third of four, before fusion.
 LEVEL: Final = 2
-# Times as long as wide. Five times that, and inputs had a side of no patch, or a hundred thousand patches.
+# Of the long side over the short one. At 50, one side would have no patch, or the input a hundred thousand patches.
 LONGEST: Final = 10
 
 
@@ -58,13 +59,13 @@ def input_size(image_size: Size, processing: Processing = "transformers", patch:
     Raises
     ------
     MediaError
-        When the image is so long that its input would have no side, or no end.
+        When the image is more than `LONGEST` times as long as wide.
     """
     if max(image_size) > LONGEST * min(image_size):
         raise MediaError(
-            f"Depth Anything takes images up to {LONGEST} times as long as wide.",
-            f"{image_size[0]} x {image_size[1]} px",
-            "Cut the image.",
+            f"An image for Depth Anything must be at most {LONGEST} times as long as wide.",
+            f"the image has {image_size[0]} x {image_size[1]} px",
+            "Crop the image.",
         )
     scales = [side / length for length in image_size]
     # transformers: the scale nearest to 1, the height's where both are as near.
@@ -76,18 +77,18 @@ def input_size(image_size: Size, processing: Processing = "transformers", patch:
 
 
 def resize(image: NDArray[np.uint8], size: Size, processing: Processing) -> torch.Tensor:
-    """RGB image (height, width, 3) at the network's input size: uint8, or float32 in [0, 255] for ``authors``."""
+    """Resize an RGB image to (height, width, 3): uint8, or float32 in [0, 255] for ``authors``."""
     if processing == "authors":
         return torch.from_numpy(cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_CUBIC))
     return torch.from_numpy(np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)))
 
 
 def resize_on_device(image: torch.Tensor, size: Size, processing: Processing) -> torch.Tensor:
-    """As `resize`, float32 in [0, 255], by torch where the image lies.
+    """Resize as `resize` does, by torch on the image's device; float32 in [0, 255].
 
-    ``authors`` agrees with OpenCV to 0.03 levels. For ``transformers`` Pillow rounds and clips between its two passes
-    as well: even of noise 98.9 % of the values are within one level of 255, the others, beside edges from black to
-    white, up to 24.
+    ``authors`` agrees with OpenCV to 0.03 levels. For ``transformers``, Pillow also rounds and clips between its two
+    passes: of noise, 98.9 % of the values agree to one level of 255. The others are beside edges from black to white,
+    and differ by up to 24 levels.
     """
     bicubic = torch.nn.functional.interpolate(
         image.permute(2, 0, 1)[None].float(),
@@ -100,7 +101,7 @@ def resize_on_device(image: torch.Tensor, size: Size, processing: Processing) ->
 
 
 def resize_back(depth: torch.Tensor, image_size: Size, processing: Processing) -> torch.Tensor:
-    """Depth maps (N, height, width) of the image's size, float32."""
+    """Resize depth maps (N, h, w) to the image's size: (N, height, width) float32."""
     mode: dict[str, Any] = {"mode": "bicubic", "align_corners": False}
     if processing == "authors":
         mode = {"mode": "bilinear", "align_corners": True}
@@ -109,7 +110,7 @@ def resize_back(depth: torch.Tensor, image_size: Size, processing: Processing) -
 
 @dataclass(frozen=True)
 class TorchDepth:
-    """A depth map on the device; only what is asked for travels.
+    """A depth map on the device; only requested values are copied to the host.
 
     Parameters
     ----------
@@ -201,14 +202,14 @@ class DepthNetwork(Network):
             return (head.activation2(y) * head.max_depth)[:, 0], levels[LEVEL]
 
 
-class DepthEstimator:
-    """Depth Anything V2 over many images; those of one input size share a batch.
+class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
+    """Depth Anything V2 over many images; images of one input size share a batch.
 
     Parameters
     ----------
     model : transformers.DepthAnythingForDepthEstimation or None
-        Metric. None where `forward` runs an exported network: then torch needn't hold the weights as well.
-    runtime : Runtime
+        Metric. None if `forward` runs an exported network, so that torch doesn't hold the weights as well.
+    context : TorchContext
         Device and precision; the model is moved there.
     config : transformers.DepthAnythingConfig, optional
         The model's; needed without a model.
@@ -221,13 +222,13 @@ class DepthEstimator:
     side : int
         Aimed-at length of the input's side.
     resize_where : {"host", "device"}
-        Who makes the network's input: Pillow or OpenCV, or torch on the device.
+        Where the network's input is made: by Pillow or OpenCV, or by torch on the device.
     """
 
     def __init__(
         self,
         model: Any | None,
-        runtime: Runtime,
+        context: TorchContext,
         *,
         config: Any = None,
         forward: Forward | None = None,
@@ -238,8 +239,7 @@ class DepthEstimator:
     ) -> None:
         config = model.config if model is not None else config
         self.model = model
-        self.forward = forward or on_torch(DepthNetwork(model), runtime)
-        self.runtime, self.batches = runtime, Batches(batch)
+        super().__init__(lambda: DepthNetwork(model), context, forward, batch)
         self.processing, self.side, self.resize_where = processing, side, resize_where
         self.patch = int(config.patch_size)
         self.channels = int(config.fusion_hidden_size)
@@ -255,10 +255,11 @@ class DepthEstimator:
         found: dict[int, TorchDepth] = {}
         for size, rows in groups.items():
             requests = [(images[i], size) for i in rows]
-            found.update(zip(rows, self.batches.run(self._forward, requests), strict=True))
+            found.update(zip(rows, self.run(requests), strict=True))
         return [found[i] for i in range(len(images))]
 
-    def _forward(self, requests: Sequence[tuple[NDArray[np.uint8], Size]]) -> list[TorchDepth]:
+    def run_batch(self, requests: Sequence[tuple[Pixels, Size]]) -> list[TorchDepth]:
+        """See `Estimator.run_batch`."""
         depth, features = self.forward(self._inputs(requests))
         with torch.inference_mode():
             maps = [
@@ -267,12 +268,12 @@ class DepthEstimator:
             ]
         return [TorchDepth(values, own) for values, own in zip(maps, features, strict=True)]
 
-    def _inputs(self, requests: Sequence[tuple[NDArray[np.uint8], Size]]) -> torch.Tensor:
+    def _inputs(self, requests: Sequence[tuple[Pixels, Size]]) -> torch.Tensor:
         """Images at the network's input size (N, height, width, 3) in [0, 255], on the device."""
         if self.resize_where == "device":
             with torch.inference_mode():
                 return torch.stack(
-                    [resize_on_device(self.runtime.send(image), size, self.processing) for image, size in requests]
+                    [resize_on_device(self.context.send(image), size, self.processing) for image, size in requests]
                 )
         resized = self._threads.map(lambda r: resize(r[0], r[1], self.processing), requests)
-        return self.runtime.send(torch.stack(list(resized)).numpy())
+        return self.context.send(torch.stack(list(resized)).numpy())

@@ -84,16 +84,18 @@ def load(config: Any, file: Path) -> Any:
         )
     except (RuntimeError, OSError, SafetensorError) as error:
         raise ModelError(
-            "The weights fit the network.", f"{file}: {error}", "Fetch them again, or choose the size that they are of."
+            "The weights must fit the network.",
+            f"{file} can't be loaded: {error}",
+            "Fetch the file again, or choose the network of its size.",
         ) from error
     finally:
         logging.set_verbosity(verbosity)
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if absent:
         raise ModelError(
-            "The weights fit the network.",
-            f"{file}: {len(absent)} absent, as {absent[0]}",
-            "Choose the size that they are of.",
+            "The weights must fit the network.",
+            f"{file} lacks {len(absent)} weights, such as {absent[0]}",
+            "Choose the network of the file's size.",
         )
     return model.eval().requires_grad_(False)
 
@@ -133,7 +135,7 @@ def _check_range(config: Any, file: Path) -> None:
         said, where = json.loads(described.read_text(encoding="utf-8")).get("max_depth"), described
     if said is not None and said != config.max_depth:
         raise ModelError(
-            f"This network reaches {config.max_depth} m: 20 indoors, 80 outdoors.",
-            f"{said} m in {where}",
-            "Choose the indoor or outdoor network that the files are of.",
+            f"The weights must be of a network that reaches {config.max_depth} m (20 indoors, 80 outdoors).",
+            f"the greatest depth is {said} m in {where}",
+            "Choose the indoor or outdoor network of the files.",
         )

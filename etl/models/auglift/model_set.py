@@ -103,11 +103,11 @@ class AugliftModels:
     @property
     def on_device(self) -> bool:
         """See `etl.models.base.OnDevice`."""
-        return any(part.runtime.device.type != "cpu" for part in (self.detector, self.pose, self.depth))
+        return any(part.context.device.type != "cpu" for part in (self.detector, self.pose, self.depth))
 
     def device_works(self) -> bool:
         """See `etl.models.base.OnDevice`."""
-        return all(answers(part.runtime.device) for part in (self.detector, self.pose, self.depth))
+        return all(answers(part.context.device) for part in (self.detector, self.pose, self.depth))
 
     @property
     def halvings(self) -> dict[str, int]:

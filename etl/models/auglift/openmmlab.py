@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,49 @@ import torch
 from etl.errors import ModelError
 from etl.models.auglift import mmcv_standin
 from etl.models.auglift.catalog import Package
+from etl.models.engines.network import Network
 from etl.models.engines.torch_runtime import fill, load_checkpoint, seeded
+from etl.models.geometry import Size
 
 INSTALL: Final = "Run `make openmmlab` (or the pip lines in README); the embedded set works without."
+
+
+class OpenMMLabNetwork(Network):
+    """A network of mmdet or mmpose whose input has a fixed size.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As `build` gives it.
+    size : (int, int)
+        Width and height of its input.
+    outputs : sequence of str
+        Names of its outputs.
+    """
+
+    def __init__(self, model: torch.nn.Module, size: Size, outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.size = size
+        self.axes = {name: {0: "batch"} for name in ("images", *outputs)}
+
+    def example(self, batch: int) -> torch.Tensor:
+        """Noise of the size of the input."""
+        width, height = self.size
+        return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
+
+    def features(self, rgb: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps of the backbone and neck for RGB images (N, H, W, 3) uint8.
+
+        Mean, deviation and the order of channels are those of the model's own data preprocessor.
+        """
+        preprocessor = self.model.data_preprocessor
+        x = rgb.permute(0, 3, 1, 2)
+        # The configurations are written for BGR images: swapping means that the network wants RGB.
+        if not preprocessor._channel_conversion:
+            x = x.flip(1)
+        maps: tuple[torch.Tensor, ...] = self.model.extract_feat((x.float() - preprocessor.mean) / preprocessor.std)
+        return maps
 
 
 @cache
@@ -31,7 +72,7 @@ def import_packages() -> None:
     """
     missing = [name for name in ("mmcv", "mmengine", "mmdet", "mmpose") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ModelError("The set auglift needs the extra `openmmlab`.", f"no {', '.join(missing)}", INSTALL)
+        raise ModelError("The set auglift needs the extra `openmmlab`.", f"no package {', '.join(missing)}", INSTALL)
     mmcv_standin.install()
     with warnings.catch_warnings():
         # They warn about their own use of deprecated interfaces; nothing that a user could fix.
@@ -105,10 +146,10 @@ def build(config: Any, *, checkpoint: Path | None, seed: int = 0) -> torch.nn.Mo
 
 
 def safe_globals() -> list[Any]:
-    """Types beside weights that OpenMMLab's checkpoints carry: logged scalars of training, as numpy pickles them.
+    """Types beside weights that OpenMMLab's checkpoints contain: logged scalars of training, as numpy pickles them.
 
-    The pairs give numpy's old names, which files of numpy 1 use, to the same objects, and let the history of a scalar
-    name its own four statistics where it asks for any attribute of anything.
+    Pairs of object and name map numpy 1's old names to the same objects. They also replace ``getattr`` by a function
+    that gives the four statistics of a scalar's history and refuses all other attributes.
     """
     import_packages()
     from mmengine.logging.history_buffer import HistoryBuffer
@@ -116,7 +157,9 @@ def safe_globals() -> list[Any]:
     def statistic(owner: Any, name: str) -> Any:
         if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current"):
             raise ModelError(
-                "A checkpoint names statistics of its scalars only.", f"{name} of {owner}", "Don't trust this file."
+                "A checkpoint must name nothing but statistics of its scalars.",
+                f"the file asks for {name} of {owner}",
+                "Don't trust this file.",
             )
         return getattr(owner, name)
 
@@ -129,6 +172,15 @@ def safe_globals() -> list[Any]:
     attributes = [(statistic, f"{package}.getattr") for package in ("builtins", "__builtin__")]
     dtypes = [type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
     return [HistoryBuffer, np.ndarray, np.dtype, *renamed, *attributes, *dtypes]
+
+
+def input_size(config: Any) -> Size:
+    """Width and height of the network's input."""
+    scale = (
+        config.codec.input_size if "codec" in config else step(config.test_dataloader.dataset.pipeline, "Resize").scale
+    )
+    width, height = scale
+    return width, height
 
 
 def step(pipeline: Any, kind: str) -> Any:

@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from etl.models.auglift import openmmlab
-from etl.models.engines.network import Forward, Network, on_torch
-from etl.models.engines.torch_runtime import Batches, Runtime
+from etl.models.engines.network import Estimator, Forward
+from etl.models.engines.torch_runtime import TorchContext
 from etl.models.geometry import Size, letterbox_size
 
-Images = Sequence[NDArray[np.uint8]]
+Image = NDArray[np.uint8]
+Images = Sequence[Image]
+People = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Boxes (P, 4) in px and scores (P,)."""
 PAD: int = 114
 PERSON: int = 0
 
@@ -45,58 +48,23 @@ def letterbox(image: NDArray[np.uint8], size: Size) -> tuple[NDArray[np.uint8], 
     return canvas, (fitted[0] / width, fitted[1] / height)
 
 
-def input_size(config: Any) -> Size:
-    """Width and height of the network's input."""
-    width, height = openmmlab.step(config.test_dataloader.dataset.pipeline, "Resize").scale
-    return width, height
-
-
-def normalize(model: torch.nn.Module, rgb: torch.Tensor) -> torch.Tensor:
-    """Network input (N, 3, H, W) float32 of RGB images (N, H, W, 3) uint8, on the device where they are.
-
-    Mean, deviation and the order of channels are those of the model's own data preprocessor.
-    """
-    preprocessor: Any = model.data_preprocessor
-    x = rgb.permute(0, 3, 1, 2)
-    # The configurations are written for BGR images: swapping means that the network wants RGB.
-    if not preprocessor._channel_conversion:
-        x = x.flip(1)
-    return (x.float() - preprocessor.mean) / preprocessor.std
-
-
-class DetectorNetwork(Network):
-    """From images to RTMDet's raw answers: scores of all levels, then distances to the sides of the boxes.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        An RTMDet of mmdet.
-    size : (int, int)
-        Width and height of its input.
-    """
+class DetectorNetwork(openmmlab.OpenMMLabNetwork):
+    """From letterboxed images to RTMDet's raw outputs: scores of all levels, then distances to the sides of boxes."""
 
     def __init__(self, model: torch.nn.Module, size: Size) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.size = size
-        self.levels = int(self.model.bbox_head.prior_generator.num_levels)
-        names = [f"{kind}_{level}" for kind in ("scores", "distances") for level in range(self.levels)]
-        self.axes = {name: {0: "batch"} for name in ("images", *names)}
-
-    def example(self, batch: int) -> torch.Tensor:
-        """Noise of the size of the input."""
-        width, height = self.size
-        return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
+        head: Any = model.bbox_head
+        levels = range(int(head.prior_generator.num_levels))
+        super().__init__(model, size, [f"{kind}_{level}" for kind in ("scores", "distances") for level in levels])
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Raw answers for letterboxed RGB images (N, H, W, 3) uint8."""
-        features = self.model.extract_feat(normalize(self.model, images))
+        """Raw outputs for letterboxed RGB images (N, H, W, 3) uint8."""
+        features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):
             scores, distances = self.model.bbox_head(tuple(level.float() for level in features))
         return (*scores, *distances)
 
 
-class PersonDetector:
+class PersonDetector(Estimator[Image, People]):
     """RTMDet with the published choice of boxes.
 
     Parameters
@@ -105,7 +73,7 @@ class PersonDetector:
         An RTMDet of mmdet, whose class 0 is person.
     config : mmengine.Config
         What it was built from.
-    runtime : Runtime
+    context : TorchContext
         Device and precision; the model is moved there.
     forward : Forward, optional
         What runs the `DetectorNetwork`; torch by default.
@@ -121,36 +89,36 @@ class PersonDetector:
         self,
         model: torch.nn.Module,
         config: Any,
-        runtime: Runtime,
+        context: TorchContext,
         *,
         forward: Forward | None = None,
         batch: int = 16,
         min_score: float = 0.3,
         max_overlap: float = 0.3,
     ) -> None:
-        self.size = input_size(config)
-        self.model: Any = model.to(runtime.device)
-        self.forward = forward or on_torch(DetectorNetwork(model, self.size), runtime)
-        self.runtime, self.batches = runtime, Batches(batch)
+        self.size = openmmlab.input_size(config)
+        self.model: Any = model.to(context.device)
+        super().__init__(lambda: DetectorNetwork(model, self.size), context, forward, batch)
         self.min_score, self.max_overlap = min_score, max_overlap
         self.test_config = config.model.test_cfg.copy()
         # Suppression goes from high scores to low, so what scores less than is kept in the end changes nothing.
         self.test_config.score_thr = max(self.test_config.score_thr, min_score)
 
-    def detect(self, images: Images) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def detect(self, images: Images) -> list[People]:
         """Boxes (P, 4) float32 px and scores (P,) float32 of the people in RGB images, best first."""
-        return self.batches.run(self._forward, images)
+        return self.run(images)
 
-    def _forward(self, images: Images) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def run_batch(self, images: Images) -> list[People]:
+        """See `Estimator.run_batch`."""
         fitted, scales = zip(*(letterbox(image, self.size) for image in images), strict=True)
-        outputs = self.forward(self.runtime.send(np.stack(fitted)))
+        outputs = self.forward(self.context.send(np.stack(fitted)))
         levels = len(outputs) // 2
         shape = (self.size[1], self.size[0])
         metas = [
             {"img_shape": shape, "ori_shape": image.shape[:2], "scale_factor": scale}
             for image, scale in zip(images, scales, strict=True)
         ]
-        with self.runtime.inference(exact=True):
+        with self.context.inference(exact=True):
             found = self.model.bbox_head.predict_by_feat(
                 list(outputs[:levels]),
                 list(outputs[levels:]),
@@ -160,7 +128,7 @@ class PersonDetector:
             )
         return [self._choose(instances) for instances in found]
 
-    def _choose(self, instances: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _choose(self, instances: Any) -> People:
         from mmpose.evaluation.functional import nms
 
         people = (instances.labels == PERSON) & (instances.scores > self.min_score)

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from etl.models.auglift import openmmlab
-from etl.models.auglift.rtmdet import Images, normalize
-from etl.models.engines.network import Forward, Network, on_torch
-from etl.models.engines.torch_runtime import Batches, Runtime
+from etl.models.auglift.rtmdet import Image, Images
+from etl.models.engines.network import Estimator, Forward
+from etl.models.engines.torch_runtime import TorchContext
 from etl.models.geometry import Size
 from schemas.skeletons import COCO_17
 
@@ -90,37 +90,21 @@ class Person:
     features: torch.Tensor
 
 
-class PoseNetwork(Network):
-    """From crops to RTMPose's last backbone features (N, C, h, w) and SimCC scores of x and y (N, 17, bins).
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A top-down estimator of mmpose with an RTMCC head.
-    size : (int, int)
-        Width and height of its input.
-    """
+class PoseNetwork(openmmlab.OpenMMLabNetwork):
+    """From crops to RTMPose's last backbone features (N, C, h, w) and SimCC scores of x and y (N, 17, bins)."""
 
     def __init__(self, model: torch.nn.Module, size: Size) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.size = size
-        self.axes = {name: {0: "batch"} for name in ("crops", "features", "simcc_x", "simcc_y")}
+        super().__init__(model, size, ("features", "simcc_x", "simcc_y"))
 
-    def example(self, batch: int) -> torch.Tensor:
-        """Noise of the size of the input."""
-        width, height = self.size
-        return torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
-
-    def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Raw answers for RGB crops (N, H, W, 3) uint8."""
-        features = self.model.extract_feat(normalize(self.model, crops))[-1]
-        with torch.autocast(crops.device.type, enabled=False):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Raw outputs for RGB crops (N, H, W, 3) uint8."""
+        features = self.features(images)[-1]
+        with torch.autocast(images.device.type, enabled=False):
             x, y = self.model.head((features.float(),))
         return features, x, y
 
 
-class PoseEstimator:
+class PoseEstimator(Estimator[tuple[Image, Floats], Person]):
     """RTMPose over many boxes of many images.
 
     Parameters
@@ -129,7 +113,7 @@ class PoseEstimator:
         A top-down estimator of mmpose with an RTMCC head.
     config : mmengine.Config
         What it was built from.
-    runtime : Runtime
+    context : TorchContext
         Device and precision; the model is moved there.
     forward : Forward, optional
         What runs the `PoseNetwork`; torch by default.
@@ -143,17 +127,16 @@ class PoseEstimator:
         self,
         model: torch.nn.Module,
         config: Any,
-        runtime: Runtime,
+        context: TorchContext,
         *,
         forward: Forward | None = None,
         batch: int = 32,
         flip_test: bool = True,
     ) -> None:
-        width, height = config.codec.input_size
-        self.size: Size = (width, height)
-        self.model: Any = model.to(runtime.device)
-        self.forward = forward or on_torch(PoseNetwork(model, self.size), runtime)
-        self.runtime, self.batches, self.flip_test = runtime, Batches(batch), flip_test
+        self.size = openmmlab.input_size(config)
+        self.model: Any = model.to(context.device)
+        super().__init__(lambda: PoseNetwork(model, self.size), context, forward, batch)
+        self.flip_test = flip_test
         pipeline = config.test_dataloader.dataset.pipeline
         self.padding = float(openmmlab.step(pipeline, "GetBBoxCenterScale").get("padding", 1.25))
         self.channels = int(config.model.head.in_channels)
@@ -169,16 +152,17 @@ class PoseEstimator:
             When a single box doesn't fit into memory.
         """
         requests = [(image, box) for image, rows in zip(images, boxes, strict=True) for box in rows]
-        found: Iterator[Person] = iter(self.batches.run(self._forward, requests))
+        found: Iterator[Person] = iter(self.run(requests))
         return [[next(found) for _ in rows] for rows in boxes]
 
-    def _forward(self, requests: Sequence[tuple[NDArray[np.uint8], Floats]]) -> list[Person]:
+    def run_batch(self, requests: Sequence[tuple[Image, Floats]]) -> list[Person]:
+        """See `Estimator.run_batch`."""
         regions = [Region.of_box(np.asarray(box, np.float32), self.size, self.padding) for _, box in requests]
         crops = np.stack([region.crop(image) for region, (image, _) in zip(regions, requests, strict=True)])
-        sent = self.runtime.send(crops)
+        sent = self.context.send(crops)
         features, *simcc = self.forward(sent)
         mirrored = self.forward(sent.flip(2))[1:] if self.flip_test else None
-        with self.runtime.inference(exact=True):
+        with self.context.inference(exact=True):
             found = self._decode(simcc, mirrored)
         return [
             Person(region.to_image(keypoints[0]), scores[0], region, own)

@@ -116,11 +116,11 @@ def check_device(settings: AugliftSettings, gpu: Callable[[], bool]) -> None:
         Naming the option.
     """
     if settings.device == "cuda" or settings.precision != "fp32":
-        from etl.models.engines.torch_runtime import Runtime
+        from etl.models.engines.torch_runtime import TorchContext
 
         # cuda by name is an error without a GPU; auto is the CPU then.
         device = settings.device if settings.device == "cuda" or gpu() else "cpu"
-        Runtime.choose(device, settings.precision)
+        TorchContext.choose(device, settings.precision)
 
 
 def sees_gpu() -> bool:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from etl.errors import ConfigError
 
-Device = Literal["auto", "cuda", "cpu"]
+Device = Literal["auto", "cuda", "cpu"]  # as in engines.torch_runtime, which imports torch
 Precision = Literal["fp32", "bf16", "fp16"]
 RuntimeName = Literal["auto", "torch", "onnxruntime"]
 Processing = Literal["transformers", "authors"]
@@ -105,5 +105,5 @@ def parse(options: AugliftSettings | Mapping[str, Any] | None) -> AugliftSetting
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(AugliftSettings.model_fields)
         raise ConfigError(
-            "The options of the set auglift are known ones with valid values.", found, f"Known: {known}."
+            "Options of the set auglift must be known and have valid values.", found, f"Known options: {known}."
         ) from error

@@ -1,7 +1,7 @@
 """Networks as ONNX files, exported once and kept beside the model files.
 
-A file is named after the network and the hash of its weights, and counts only with the SHA-256 that was noted when it
-was written. What is damaged is exported again.
+A file is named after the network and the hash of its weights. Its SHA-256 is noted when it is written. A file with
+another hash is damaged, and is exported again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from etl.models.files.weights import sha256
 
 log = logging.getLogger(__name__)
 
-# Of how networks are exported: raised when that changes, so that older files aren't taken.
+# Raised when the export changes, so that older files aren't used.
 VERSION: Final = 1
 OPSET: Final = 17
 FOLDER: Final = "onnx"
@@ -33,23 +33,23 @@ LOCK_SECONDS: Final = 1800.0
 
 
 def exported(name: str, weights_hash: str, make: Callable[[], Network], cache: Path | None = None) -> Path:
-    """The network as an ONNX file, exported by the first process that asks; others wait for it.
+    """Export a network as an ONNX file, unless it exists; one process exports, others wait for it.
 
     Parameters
     ----------
     name : str
-        Of the network; it decides everything but the weights.
+        Of the network; it determines everything but the weights.
     weights_hash : str
         Hexadecimal.
     make : callable
-        Gives the network in evaluation mode on the host; called only where there is no whole file yet.
+        Gives the network in evaluation mode on the host; called only if there is no intact file yet.
     cache : Path, optional
         Folder of the model files; the user's cache by default.
 
     Raises
     ------
     ModelError
-        When the cache can't be written, or another process doesn't come to an end.
+        When the cache can't be written, or the export by another process takes too long.
     """
     folder = (cache or weights.cache_folder()) / FOLDER
     path = folder / f"{name}-{weights_hash[:16]}-{VERSION}.onnx"
@@ -60,25 +60,25 @@ def exported(name: str, weights_hash: str, make: Callable[[], Network], cache: P
         with FileLock(folder / f".{path.name}.lock", timeout=LOCK_SECONDS):
             if not is_whole(path):
                 if path.exists():
-                    log.warning("%s isn't what was exported there; it is exported again", path)
+                    log.warning("%s is damaged; it is exported again", path)
                 _write(make(), path)
     except Timeout as error:
         raise ModelError(
-            f"Another process that exports {name} ends within {LOCK_SECONDS:.0f} s.",
-            f"{error.lock_file} still held",
+            f"The export of {name} by another process must end within {LOCK_SECONDS:.0f} s.",
+            f"another process still holds {error.lock_file}",
             "End that process.",
         ) from error
     except OSError as error:
         raise ModelError(
-            f"The model cache {folder} can be written: exported networks are kept there.",
-            str(error),
+            f"The model cache {folder} must be writable: exported networks are kept there.",
+            f"it can't be written ({error})",
             f'Free some space, set {weights.CACHE_VARIABLE} to another folder, or set the runtimes to "torch".',
         ) from error
     return path
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the file is there, with the SHA-256 that was noted when it was exported."""
+    """Whether the file exists with the SHA-256 that was noted when it was exported."""
     try:
         return note_of(path).read_text(encoding="ascii").strip() == sha256(path)
     except (OSError, UnicodeDecodeError):
@@ -91,7 +91,7 @@ def note_of(path: Path) -> Path:
 
 
 def state_hash(network: torch.nn.Module) -> str:
-    """SHA-256 of all weights, by name, dtype, shape and value: for weights that no file holds."""
+    """SHA-256 of all weights (name, dtype, shape, values), for weights that come from no file."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -114,7 +114,7 @@ def _write(network: Network, path: Path) -> None:
 def _export(network: Network, path: Path) -> None:
     source, *outputs = network.axes
     with warnings.catch_warnings(), torch.no_grad():
-        # The tracer is afraid of every shape that it meets as a number; the tests compare the results at other shapes.
+        # The tracer warns of every shape that becomes a constant; the tests compare the results at other shapes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network.eval(),

@@ -24,7 +24,7 @@ def on_onnxruntime(path: Path, threads: int) -> Forward:
     path : Path
         ONNX file.
     threads : int
-        Of each call.
+        Threads of each call.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def on_onnxruntime(path: Path, threads: int) -> Forward:
     except Exception as error:  # its errors have no base of their own
         raise ModelError(
             "ONNX Runtime must be able to load an exported network.",
-            f"{path}: {error}",
+            f"{path} can't be loaded: {error}",
             'Update it, or set the network\'s runtime to "torch".',
         ) from error
     (source,) = session.get_inputs()
@@ -66,6 +66,6 @@ def _array(images: torch.Tensor, dtype: torch.dtype) -> Any:
 
 
 def _as_memory_error(error: Exception) -> Exception:
-    """The error that `Batches` knows, where memory ran out; else the same."""
+    """The error as a MemoryError, which `Batches` handles, if memory ran out; else the same error."""
     out_of_memory = is_out_of_memory(error) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)
     return MemoryError(str(error)) if out_of_memory else error

@@ -1,4 +1,4 @@
-"""Where and how torch runs: device, precision, batches that shrink when memory runs out, checkpoints."""
+"""Device and precision of torch, batches that shrink when memory runs out, and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from etl.errors import ConfigError, ModelError
-from etl.models.auglift.settings import Device, Precision
 
 log = logging.getLogger(__name__)
 
+Device = Literal["auto", "cuda", "cpu"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 _AUTOCAST: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# What torch's allocators say, and what libraries that allocate for themselves do when it left them nothing. On the
-# host it is a plain RuntimeError, told from others by its text only.
+# Messages of torch's allocators, and of libraries that allocate memory themselves. On the host the error is a plain
+# RuntimeError, which only its text distinguishes.
 _OUT_OF_MEMORY: Final = (
     "out of memory",
     "can't allocate memory",
@@ -40,17 +41,17 @@ _OUT_OF_MEMORY: Final = (
 
 
 @dataclass(frozen=True)
-class Runtime:
+class TorchContext:
     """Device and precision.
 
     Parameters
     ----------
     device : torch.device
-        Where networks live.
+        Device of the networks.
     precision : {"fp32", "bf16", "fp16"}
-        The latter two through autocast, for all but the heads: weights stay float32, and so does whatever follows.
+        bf16 and fp16 by autocast, for everything except the heads. Weights and all later steps stay float32.
     channels_last : bool
-        Order of the weights in memory, which activations take over: that of cuDNN's kernels for half precision.
+        Memory order of weights and activations; cuDNN's kernels for half precision prefer it.
     compile : bool
         Whether networks go through torch.compile.
     """
@@ -68,8 +69,8 @@ class Runtime:
         *,
         channels_last: bool = False,
         compile: bool = False,
-    ) -> Runtime:
-        """The runtime for a setting; ``auto`` is CUDA where there is one.
+    ) -> TorchContext:
+        """Choose device and precision by the settings; ``auto`` is CUDA if there is a GPU.
 
         Raises
         ------
@@ -79,34 +80,34 @@ class Runtime:
         if device == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 'device = "cuda" needs a GPU that torch can use.',
-                f"torch {torch.__version__} without one",
+                f"torch {torch.__version__} finds no GPU",
                 'Set device = "auto", or install a build of torch that fits the driver.',
             )
         chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         if chosen == "cpu" and precision == "fp16":
             raise ConfigError(
-                "fp16 is for GPUs.",
-                "a processor",
-                'Set precision = "fp32"; bf16 is exact enough on processors with AMX.',
+                "fp16 needs a GPU.",
+                'precision is "fp16" on a CPU',
+                'Set precision = "fp32", or "bf16" on a processor with AMX.',
             )
         if chosen == "cpu":
             check_precision(precision)
         return cls(torch.device(chosen), precision, channels_last, compile)
 
     def place(self, module: Module) -> Module:
-        """Move a module to the device, in the order of memory that is asked for."""
+        """Move a module to the device, in the chosen memory order."""
         order = torch.channels_last if self.channels_last else torch.preserve_format
         return module.to(self.device, memory_format=order)
 
     @contextmanager
     def inference(self, *, exact: bool = False) -> Iterator[None]:
-        """Without gradients, in the precision; fp32 means it, without TF32.
+        """Context without gradients, in the precision; fp32 doesn't use TF32.
 
         Parameters
         ----------
         exact : bool
-            In fp32 whatever the setting: for heads, whose answers half precision would round to the nearest pixels
-            and centimetres, and which cost little.
+            Use fp32 whatever the setting. For heads: half precision would round their outputs to pixels and
+            centimetres, and they cost little.
         """
         half = None if exact else _AUTOCAST.get(self.precision)
         cast = torch.autocast(self.device.type, dtype=half, enabled=half is not None)
@@ -114,7 +115,7 @@ class Runtime:
             yield
 
     def send(self, array: NDArray[Any]) -> torch.Tensor:
-        """Move a host array to the device; to a GPU through pinned memory, while the host goes on."""
+        """Move a host array to the device; to a GPU asynchronously, through pinned memory."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
@@ -122,7 +123,7 @@ class Runtime:
 
 
 def check_precision(precision: Precision) -> None:
-    """Refuse what the processor would only emulate: twenty times slower than fp32.
+    """Refuse a precision that the processor would only emulate, twenty times slower than fp32.
 
     Raises
     ------
@@ -131,8 +132,8 @@ def check_precision(precision: Precision) -> None:
     """
     if precision == "bf16" and not has_bf16():
         raise ConfigError(
-            "bf16 needs a GPU, or a processor that multiplies it.",
-            "a processor without AVX-512 BF16 and AMX",
+            "bf16 needs a GPU, or a processor with instructions for it.",
+            "this processor has neither AVX-512 BF16 nor AMX",
             'Set precision = "fp32".',
         )
 
@@ -152,7 +153,7 @@ class Batches:
     Parameters
     ----------
     size : int
-        Largest batch. What was learnt to be too large is not tried again.
+        Largest batch; it stays halved after memory ran out.
     halvings : int
         How often memory ran out.
     """
@@ -161,7 +162,7 @@ class Batches:
     halvings: int = field(default=0, init=False)
 
     def run(self, forward: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
-        """Results of `forward`, one an item, in order.
+        """Results of `forward` for all items, in order.
 
         Raises
         ------
@@ -173,7 +174,7 @@ class Batches:
             batch = items[len(results) : len(results) + self.size]
             found = self._attempt(forward, batch)
             if found is None:
-                # Out of the except block, so that the traceback no longer keeps the tensors alive.
+                # Outside the except block, so that the traceback no longer keeps the tensors alive.
                 self._halve(len(batch))
             else:
                 results.extend(found)
@@ -189,7 +190,9 @@ class Batches:
                 raise
             if len(batch) == 1:
                 raise ModelError(
-                    "A batch of one must fit into memory.", str(error), "Choose smaller models or a larger device."
+                    "A batch of one must fit into memory.",
+                    f"memory ran out ({error})",
+                    "Choose smaller models or a larger device.",
                 ) from error
             return None
 
@@ -203,14 +206,14 @@ class Batches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator of torch, or Python's, had no memory left."""
+    """Whether an error says that memory ran out, of torch's allocators or Python's."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def answers(device: torch.device) -> bool:
-    """Whether a device still computes: an illegal access, say, fails every later call of a process to its GPU."""
+    """Whether a device still computes: after an illegal access, for example, every later call to a GPU fails."""
     try:
         return bool(torch.ones(2, device=device).sum().item() == 2)
     except RuntimeError as error:
@@ -219,14 +222,14 @@ def answers(device: torch.device) -> bool:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw random weights from `seed`, and leave the process's own generators as they were."""
+    """Context that draws random weights from `seed` and restores the process's random generators."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def load_checkpoint(path: Path, safe_globals: Sequence[Any] = ()) -> dict[str, Any]:
-    """Read a torch file that may hold weights and the types of `safe_globals`, nothing else.
+    """Read a torch file that holds nothing but weights and the types of `safe_globals`.
 
     Raises
     ------
@@ -240,14 +243,14 @@ def load_checkpoint(path: Path, safe_globals: Sequence[Any] = ()) -> dict[str, A
         raise
     except Exception as error:  # a damaged archive raises anything: pickle's, zip's, EOF, KeyError
         asked = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"it asks for {asked[1]}" if asked else f"damaged ({type(error).__name__})"
+        found = f"asks for {asked[1]}" if asked else f"is damaged ({type(error).__name__})"
         raise ModelError(
-            "A checkpoint holds weights and plain values only.",
-            f"{path}: {found}",
+            "A checkpoint must hold nothing but weights and plain values.",
+            f"{path} {found}",
             "Fetch it again (`xycd models fetch auglift`); never trust a file that asks for more.",
         ) from error
     if not isinstance(found, dict):
-        raise ModelError("A checkpoint is a mapping.", f"{path}: {type(found).__name__}", "Fetch it again.")
+        raise ModelError("A checkpoint must be a mapping.", f"{path} holds a {type(found).__name__}", "Fetch it again.")
     return found
 
 
@@ -265,8 +268,8 @@ def fill(model: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
     if absent or misfit:
         raise ModelError(
             f"The checkpoint must fit the network ({len(own)} weights).",
-            f"{source}: {len(absent)} absent {absent[:3]}, {len(misfit)} of another shape {misfit[:3]}",
-            "Use the checkpoint of this size and this input, or set the size that the file is of.",
+            f"in {source}, {len(absent)} absent {absent[:3]}, {len(misfit)} of another shape {misfit[:3]}",
+            "Use the checkpoint of this network and input size, or choose the network of the file.",
         )
     surplus = sorted(set(state) - set(own))
     if surplus:

@@ -27,7 +27,7 @@ from etl.models.auglift.depth_anything import DepthEstimator
 from etl.models.auglift.rtmdet import PersonDetector
 from etl.models.auglift.rtmpose import PoseEstimator
 from etl.models.base import ArrayDepth, Detections, Frame, OnDevice
-from etl.models.engines.torch_runtime import Runtime
+from etl.models.engines.torch_runtime import TorchContext
 from etl.models.geometry import apply
 from etl.stages.blocks.people import choose_person
 from schemas.camera import Camera
@@ -56,7 +56,7 @@ def models() -> auglift.AugliftModels:
 def variant(models: auglift.AugliftModels, **changes: Any) -> auglift.AugliftModels:
     """The same networks under other options, without drawing them again."""
     options = auglift.AugliftSettings(**{**SMALL, **changes})
-    runtime = Runtime.choose(options.device, options.precision)
+    runtime = TorchContext.choose(options.device, options.precision)
     detector, pose = (
         openmmlab.read_config(network.package, network.config)
         for network in (catalog.DETECTORS[options.detector], catalog.POSE_ESTIMATORS[options.pose])
@@ -223,7 +223,7 @@ def test_a_network_on_a_gpu_leaves_the_processor_to_decode(
 ) -> None:
     assert isinstance(models, OnDevice)
     assert not models.on_device
-    monkeypatch.setattr(models.depth, "runtime", Runtime(torch.device("cuda")))
+    monkeypatch.setattr(models.depth, "context", TorchContext(torch.device("cuda")))
     assert models.on_device
 
 
@@ -265,13 +265,13 @@ def test_files_are_named_by_hash(checkpoints: Any, tmp_path: Path) -> None:
     # Another network's file, and a depth network of another range.
     with pytest.raises(ModelError, match="The checkpoint must fit the network"):
         auglift.build({**options, "pose": "rtmpose-s"})
-    with pytest.raises(ModelError, match=r"reaches 80 m.*20 m in .*config\.json"):
+    with pytest.raises(ModelError, match=r"20 m in .*config\.json.*reaches 80 m"):
         auglift.build({**options, "depth": "depth-anything-v2-outdoor-tiny"})
-    with pytest.raises(ModelError, match="The weights fit the network"):
+    with pytest.raises(ModelError, match="The weights must fit the network"):
         auglift.build({**options, "depth": "depth-anything-v2-indoor-small"})
     file = options["depth_file"] / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(ModelError, match="The weights fit the network"):
+    with pytest.raises(ModelError, match="The weights must fit the network"):
         auglift.build(options)
 
 

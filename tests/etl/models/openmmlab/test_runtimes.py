@@ -23,7 +23,7 @@ from etl.models.engines import export as onnx_export
 from etl.models.engines import torch_runtime
 from etl.models.engines.network import Network, on_torch
 from etl.models.engines.onnx_runtime import on_onnxruntime
-from etl.models.engines.torch_runtime import Batches, Runtime
+from etl.models.engines.torch_runtime import Batches, TorchContext
 from tests.etl.models.openmmlab import MARKS
 from tests.etl.models.openmmlab.test_auglift import SMALL
 
@@ -180,7 +180,7 @@ def test_processes_that_ask_at_once_export_once(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "onnx").write_text("a file where the folder should be")
-    with pytest.raises(ModelError, match=r"model cache .*onnx can be written"):
+    with pytest.raises(ModelError, match=r"model cache .*onnx must be writable"):
         onnx_export.exported("doubling", "ab" * 32, Maker(), tmp_path)
 
 
@@ -224,11 +224,11 @@ def test_a_runtime_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch:
 
 def test_bf16_is_refused_where_a_processor_would_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_runtime, "has_bf16", lambda: False)
-    with pytest.raises(ConfigError, match="bf16 needs a GPU, or a processor that multiplies it"):
-        Runtime.choose("cpu", "bf16")
-    Runtime.choose("cpu", "fp32")
+    with pytest.raises(ConfigError, match="bf16 needs a GPU, or a processor with instructions for it"):
+        TorchContext.choose("cpu", "bf16")
+    TorchContext.choose("cpu", "fp32")
     monkeypatch.setattr(torch_runtime, "has_bf16", lambda: True)
-    assert Runtime.choose("cpu", "bf16").precision == "bf16"
+    assert TorchContext.choose("cpu", "bf16").precision == "bf16"
 
 
 def test_channels_last_changes_the_order_and_no_value() -> None:
@@ -245,8 +245,8 @@ def test_a_network_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(torch, "compile", lambda module: asked.append(module) or module)
     network = Doubling()
-    (found,) = on_torch(network, Runtime(torch.device("cpu"), compile=True))(torch.ones(1, 4, 6, 3))
+    (found,) = on_torch(network, TorchContext(torch.device("cpu"), compile=True))(torch.ones(1, 4, 6, 3))
     assert found.unique().tolist() == [2]
     assert asked == [network]
-    on_torch(network, Runtime(torch.device("cpu")))
+    on_torch(network, TorchContext(torch.device("cpu")))
     assert len(asked) == 1

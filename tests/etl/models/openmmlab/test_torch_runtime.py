@@ -16,7 +16,7 @@ from etl.errors import ConfigError, ModelError
 from etl.models.auglift import runtimes as auglift_runtimes
 from etl.models.auglift.settings import parse
 from etl.models.engines import torch_runtime
-from etl.models.engines.torch_runtime import Batches, Runtime, answers, fill, load_checkpoint, seeded
+from etl.models.engines.torch_runtime import Batches, TorchContext, answers, fill, load_checkpoint, seeded
 from tests.etl.models.openmmlab import MARKS
 
 pytestmark = MARKS
@@ -83,11 +83,11 @@ def test_nothing_is_no_batch() -> None:
 
 def test_a_missing_gpu_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert Runtime.choose("auto").device.type == "cpu"
+    assert TorchContext.choose("auto").device.type == "cpu"
     with pytest.raises(ConfigError, match="GPU"):
-        Runtime.choose("cuda")
+        TorchContext.choose("cuda")
     with pytest.raises(ConfigError, match="fp16"):
-        Runtime.choose("auto", "fp16")
+        TorchContext.choose("auto", "fp16")
 
 
 def test_bf16_is_never_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +96,9 @@ def test_bf16_is_never_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("auto", "cpu"):
         with pytest.raises(ConfigError, match="bf16 needs a GPU"):
-            Runtime.choose(device, "bf16")
+            TorchContext.choose(device, "bf16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert Runtime.choose("auto", "bf16").device.type == "cuda"
+    assert TorchContext.choose("auto", "bf16").device.type == "cuda"
 
 
 def test_what_this_machine_lacks_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_precision_is_that_of_the_products(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch_runtime, "has_bf16", lambda: True)  # slow where it isn't, and right all the same
     x = torch.full((2, 2), 1.001)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        with Runtime.choose("cpu", precision).inference():
+        with TorchContext.choose("cpu", precision).inference():
             assert (x @ x).dtype == dtype
 
 
