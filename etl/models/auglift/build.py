@@ -11,9 +11,9 @@ import torch
 
 from cluster.processors import processors
 from etl.models.auglift import catalog, depth_anything_weights, openmmlab, random_weights
-from etl.models.auglift.depth_anything import DepthEstimator, DepthNetwork
-from etl.models.auglift.rtmdet import DetectorNetwork, PersonDetector
-from etl.models.auglift.rtmpose import PoseEstimator, PoseNetwork
+from etl.models.auglift.depth_anything import DepthAnythingNetwork, DepthEstimator
+from etl.models.auglift.rtmdet import PersonDetector, RTMDetNetwork
+from etl.models.auglift.rtmpose import PoseEstimator, RTMPoseNetwork
 from etl.models.auglift.runtimes import ONNXRUNTIME, check_installed
 from etl.models.auglift.settings import AugliftSettings, Part
 from etl.models.engines.export import exported, state_hash
@@ -81,20 +81,20 @@ def _execution(
     return {"context": TorchContext.choose("cpu"), "forward": on_onnxruntime(path, processors()), "batch": batch}
 
 
-def _detector(settings: AugliftSettings, file: Path | None) -> tuple[DetectorNetwork, Any]:
+def _detector(settings: AugliftSettings, file: Path | None) -> tuple[RTMDetNetwork, Any]:
     model, config = _openmmlab(catalog.find(catalog.DETECTORS, settings.detector), file, settings.seed)
     size = openmmlab.input_size(config)
     if file is None:
         random_weights.enliven_detector(model, size, settings.seed)
-    return DetectorNetwork(model, size), config
+    return RTMDetNetwork(model, size), config
 
 
-def _pose(settings: AugliftSettings, file: Path | None) -> tuple[PoseNetwork, Any]:
+def _pose(settings: AugliftSettings, file: Path | None) -> tuple[RTMPoseNetwork, Any]:
     model, config = _openmmlab(catalog.find(catalog.POSE_ESTIMATORS, settings.pose), file, settings.seed)
     size = openmmlab.input_size(config)
     if file is None:
         random_weights.enliven_pose(model, size, settings.seed)
-    return PoseNetwork(model, size), config
+    return RTMPoseNetwork(model, size), config
 
 
 def _openmmlab(entry: catalog.OpenMMLabNetwork, file: Path | None, seed: int) -> tuple[torch.nn.Module, Any]:
@@ -102,10 +102,10 @@ def _openmmlab(entry: catalog.OpenMMLabNetwork, file: Path | None, seed: int) ->
     return openmmlab.build(config, checkpoint=file, seed=seed), config
 
 
-def _depth(settings: AugliftSettings, file: Path | None) -> DepthNetwork:
+def _depth(settings: AugliftSettings, file: Path | None) -> DepthAnythingNetwork:
     config = catalog.depth_config(catalog.find(catalog.DEPTH_ESTIMATORS, settings.depth))
     if file is not None:
-        return DepthNetwork(depth_anything_weights.load(config, file))
+        return DepthAnythingNetwork(depth_anything_weights.load(config, file))
     model = depth_anything_weights.draw(config, settings.seed)
     random_weights.enliven_depth(model, settings.seed)
-    return DepthNetwork(model)
+    return DepthAnythingNetwork(model)

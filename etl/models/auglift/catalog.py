@@ -1,4 +1,4 @@
-"""The networks that the set `auglift` can be made of, by name: configuration, address, licence."""
+"""Networks of the set `auglift`, by name: configuration, URL, licence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Package = Literal["mmdet", "mmpose"]
 
 PATCH: Final = 14
 """Side of the patches of Depth Anything, px of its input."""
-# Of the last stage of RTMPose's backbone, px of its input a cell.
+# Of the last stage of RTMPose's backbone: input px per cell.
 _STRIDE: Final = 32
 
 _MMPOSE: Final = "https://download.openmmlab.com/mmpose/v1/projects"
@@ -26,15 +26,15 @@ class OpenMMLabNetwork:
     Parameters
     ----------
     name : str
-        What a configuration calls it.
+        Name in a configuration.
     package, config : str
-        The wheel that carries its configuration, and the path below the wheel's ``.mim``.
+        The wheel with its configuration, and the path below the wheel's ``.mim``.
     url : str
         Of the checkpoint.
     licence : str
         SPDX identifier of the weights.
     also : tuple of str
-        SHA-256 of other files that are published under this name.
+        SHA-256 of other files published under this name.
     channels : int
         Of the last stage of a pose estimator's backbone; 0 for detectors.
     grid : (int, int)
@@ -57,7 +57,7 @@ class OpenMMLabNetwork:
 
     @property
     def sha256_prefix(self) -> str:
-        """How the checkpoint's SHA-256 begins: OpenMMLab puts eight of its digits into the name."""
+        """First digits of the checkpoint's SHA-256: OpenMMLab puts eight into the file's name."""
         return self.file.removesuffix(".pth").split("-")[-1].split("_")[0]
 
 
@@ -68,7 +68,7 @@ class DepthNetwork:
     Parameters
     ----------
     name : str
-        What a configuration calls it.
+        Name in a configuration.
     size : {"tiny", "small", "base", "large"}
         Of the vision transformer; ``tiny`` has no weights and is for tests.
     max_depth : float
@@ -76,7 +76,7 @@ class DepthNetwork:
     repository, revision : str
         Where ``model.safetensors`` lies on the Hugging Face hub; empty for ``tiny``.
     licence : str
-        SPDX identifier of the weights: base and large aren't for commercial use.
+        SPDX identifier of the weights; base and large exclude commercial use.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _detector(size: str, stamp: str) -> OpenMMLabNetwork:
 
 
 def _person_detector(size: str, side: int, digest: str, *also: str) -> OpenMMLabNetwork:
-    # mmpose's wheel carries these configurations of mmdet's networks; "person" has this one class only.
+    # mmpose's wheel has these configurations of mmdet's networks; their only class is "person".
     return OpenMMLabNetwork(
         f"rtmdet-{size}-person",
         "mmpose",
@@ -153,7 +153,7 @@ def _by_name(*networks: Network) -> Mapping[str, Network]:
 
 DETECTORS: Final = _by_name(
     _person_detector("nano", 320, "05d8511e"),
-    # The second is what a well-known copy of the file on the Hugging Face hub has.
+    # The second hash is of a widely used copy on the Hugging Face hub.
     _person_detector("m", 640, "235e8209", "b66b27072c6a3cd4f093882df440921987076131fb78a7df7b1cf92d67f41509"),
     _detector("tiny", "20220902_112414-78e30dcc"),
     _detector("s", "20220905_161602-387a891e"),

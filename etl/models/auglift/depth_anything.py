@@ -156,7 +156,7 @@ class TorchDepth:
         return self.values.cpu().numpy()
 
 
-class DepthNetwork(Network):
+class DepthAnythingNetwork(Network):
     """From resized images to depth (N, H, W) in metres and the neck's third level (N, C, H / 14, W / 14).
 
     The steps are those of transformers' forward, which keeps the level to itself, takes the size of its output for a
@@ -214,7 +214,7 @@ class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
     config : transformers.DepthAnythingConfig, optional
         The model's; needed without a model.
     forward : Forward, optional
-        What runs the `DepthNetwork`; torch by default.
+        What runs the `DepthAnythingNetwork`; torch by default.
     batch : int
         Largest number of images at a time.
     processing : {"transformers", "authors"}
@@ -239,7 +239,7 @@ class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
     ) -> None:
         config = model.config if model is not None else config
         self.model = model
-        super().__init__(lambda: DepthNetwork(model), context, forward, batch)
+        super().__init__(lambda: DepthAnythingNetwork(model), context, forward, batch)
         self.processing, self.side, self.resize_where = processing, side, resize_where
         self.patch = int(config.patch_size)
         self.channels = int(config.fusion_hidden_size)

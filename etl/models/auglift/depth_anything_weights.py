@@ -1,4 +1,4 @@
-"""Weights of Depth Anything V2: transformers' files, and the authors' own under transformers' names."""
+"""Load weights of Depth Anything V2: files of transformers, and files of the authors with renamed weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from etl.errors import ModelError
 from etl.models.engines.torch_runtime import load_checkpoint, seeded
 
-# The authors' names and transformers', in the order in which they are tried; transformers counts the stages of fusion
-# from the coarsest, the authors from the finest.
+# Patterns of the authors' names, and transformers' names, in the order of matching. transformers counts the stages of
+# fusion from the coarsest, the authors from the finest.
 _NAMES: Final = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -41,12 +41,12 @@ _NAMES: Final = tuple(
     )
 )
 _QKV: Final = re.compile(r"pretrained\.blocks\.(\d+)\.attn\.qkv\.(\w+)")
-# The data sets that the metric networks were trained on, as the authors' file names have them.
+# Training data in the authors' file names, and the greatest depth in metres.
 _RANGES: Final = {"hypersim": 20, "vkitti": 80}
 
 
 def draw(config: Any, seed: int) -> Any:
-    """A network of this configuration of transformers with random weights, for tests."""
+    """Build a network with random weights from a configuration of transformers, for tests."""
     from transformers import DepthAnythingForDepthEstimation
 
     with seeded(seed):
@@ -54,15 +54,15 @@ def draw(config: Any, seed: int) -> Any:
 
 
 def load(config: Any, file: Path) -> Any:
-    """The network of this configuration with the weights of a file.
+    """Build a network from a configuration of transformers and a file of weights.
 
     Parameters
     ----------
     config : transformers.DepthAnythingConfig
         Shape and greatest depth.
     file : Path
-        ``.safetensors``, or a torch checkpoint as the authors publish them. The weights don't show the greatest
-        depth: a ``config.json`` beside them must agree on it, and so must the name of an authors' file.
+        ``.safetensors``, or a torch checkpoint of the authors. The greatest depth isn't in the weights: a
+        ``config.json`` beside them, or the name of an authors' file, must agree with `config`.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def load(config: Any, file: Path) -> Any:
     logging.set_verbosity_error()
     try:
         state = load_file(file) if file.suffix == ".safetensors" else load_checkpoint(file)
-        # By transformers itself, which knows the names that its modules had in earlier versions.
+        # transformers itself knows the names of its modules in earlier versions.
         model, report = DepthAnythingForDepthEstimation.from_pretrained(
             None, config=config, state_dict=from_authors(state), output_loading_info=True
         )
@@ -94,23 +94,23 @@ def load(config: Any, file: Path) -> Any:
     if absent:
         raise ModelError(
             "The weights must fit the network.",
-            f"{file} lacks {len(absent)} weights, such as {absent[0]}",
+            f"{file} lacks {len(absent)} of the weights, such as {absent[0]}",
             "Choose the network of the file's size.",
         )
     return model.eval().requires_grad_(False)
 
 
 def from_authors(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights by transformers' names; those that have them already are left as they are.
+    """Rename weights of the authors to transformers' names; others stay as they are.
 
-    The authors keep query, key and value in one matrix, in this order.
+    The authors store query, key and value in one matrix, in this order.
     """
     found: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if qkv := _QKV.fullmatch(name):
             block, kind = qkv.groups()
             for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                # transformers may tie tensors that share memory.
+                # Cloned: transformers may tie tensors that share memory.
                 found[f"backbone.encoder.layer.{block}.attention.attention.{part}.{kind}"] = piece.clone()
         else:
             found[_renamed(name)] = value

@@ -1,10 +1,10 @@
-"""Sampling the networks' feature maps at joints.
+"""Sample the networks' feature maps at joints.
 
-A feature map covers its network's input edge to edge: cell (0, 0) is the mean place of the first `stride` input
-pixels. Positions on it are in cells, with the centre of the first at (0, 0), x to the right and y down.
+A feature map covers its network's input edge to edge. Positions on it are in cells: the centre of the first cell is at
+(0, 0), x points right and y down.
 
-`crop_to_grid` and `image_to_grid` give the true geometry; `auglift_crop_to_grid` and `auglift_image_to_grid` that of
-the published scripts, which takes the crop for a padded box of another shape and stretches the map by a cell.
+`crop_to_grid` and `image_to_grid` give the true geometry. `auglift_crop_to_grid` and `auglift_image_to_grid` reproduce
+the published scripts, which assume a crop of another shape and stretch the map by a cell.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from etl.models.geometry import Size, resize_matrix, translation_matrix
 Matrix = NDArray[np.float64]
 SAMPLINGS: Final[tuple[str, ...]] = get_args(Sampling)
 
-# Cells. Networks give joints on a grid of their own, so that many lie on a cell's centre but for rounding errors,
-# which mustn't decide which cells are their neighbours.
+# In cells. Networks place joints on a grid of their own, so many lie on a cell's centre up to rounding errors, which
+# must not decide which cells are the neighbours.
 _SNAP: Final = 2.0**-12
 
-# The published scripts' idea of RTMPose's input: its width and height are swapped.
+# RTMPose's input as the published scripts assume it, with width and height swapped.
 _AUGLIFT_INPUT: Final[Size] = (384, 288)
 
 
@@ -64,7 +64,7 @@ def auglift_image_to_grid(image_size: Size, grid: Size) -> Matrix:
 def auglift_crop_to_grid(box: ArrayLike, grid: Size) -> Matrix:
     """The published map from image px to cells of RTMPose's features.
 
-    It takes the crop for the box itself, unpadded, fitted into 384 x 288 with borders at both sides.
+    It assumes that the crop shows the unpadded box, fitted into 384 x 288 with borders at both sides.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def auglift_crop_to_grid(box: ArrayLike, grid: Size) -> Matrix:
 
 
 def pooled(features: torch.Tensor, px_to_cell: Sequence[Matrix], size: Size) -> PooledMap:
-    """Maps averaged over a coarser grid, on their device; see `etl.models.auglift.pooling`.
+    """Average maps over a coarser grid, on their device; see `etl.models.auglift.pooling`.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def pooled(features: torch.Tensor, px_to_cell: Sequence[Matrix], size: Size) -> 
 def sample(
     features: torch.Tensor, cells: torch.Tensor, how: Sampling = "nearest_4", window: int = 3, *, snap: bool = True
 ) -> torch.Tensor:
-    """Features at positions of each map.
+    """Sample features at positions of each map.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def sample(
     window : int
         Odd; for ``average``.
     snap : bool
-        Take positions that are on a cell's centre but for rounding errors for those on it. The published scripts don't.
+        Move positions to a cell's centre if they differ from it by rounding errors only. The published scripts don't.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""What the set `auglift` is in a stage key, from its options and files alone: no framework here.
+"""Identity of the set `auglift` for stage keys, from its options and files alone.
 
-A login node plans a run with it that it couldn't compute: it needs no GPU, and no minute for networks of gigabytes.
+No framework is imported, so that a login node without a GPU can plan a run without loading networks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from etl.models.files import weights
 NAME: Final = "auglift"
 LAYERS: Final = {"pose": "backbone, last stage, unflipped", "depth": "neck level 3, before fusion"}
 
-# Options that change where and how fast, not what.
+# Options that change no value.
 _SPEED_ONLY: Final = {"device", "detector_batch", "pose_batch", "depth_batch"}
 _RUNTIMES: Final = {"detector_runtime", "pose_runtime", "depth_runtime"}
 _PLACES: Final = {"detector_file", "pose_file", "depth_file"}
 
 
 def describe(options: AugliftSettings | Mapping[str, Any], cache: Path | None = None) -> Description:
-    """Identity and widths of the embeddings of what `etl.models.auglift.model_set.build` would build.
+    """Identity of the set, and widths of its embeddings, without building it.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def describe(options: AugliftSettings | Mapping[str, Any], cache: Path | None = 
 
 
 def weights_of(settings: AugliftSettings, files: Mapping[str, Path], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """What the weights are called: names and SHA-256 of their files by part, or the seed of random ones."""
+    """Names and SHA-256 of the weights by part, or the seed of random weights."""
     named = {part: {"file": path.name, "sha256": hashes[part]} for part, path in files.items()}
     return named or {"random": settings.seed}
 
@@ -52,14 +52,14 @@ def weights_of(settings: AugliftSettings, files: Mapping[str, Path], hashes: Map
 def identity(
     settings: AugliftSettings, named: Mapping[str, Any], *, grid: tuple[int, int], patch: int
 ) -> dict[str, Any]:
-    """What can change a value: networks, hashes of their files, precision, options, where embeddings are read.
+    """Everything that can change a value: networks, hashes of their files, runtimes, precision, other options.
 
     Parameters
     ----------
     settings : AugliftSettings
-        A runtime that is left at ``auto`` is torch.
+        A runtime ``auto`` counts as torch.
     named : mapping
-        As `weights_of` gives it.
+        As by `weights_of`.
     grid : (int, int)
         Columns and rows of the pose network's features.
     patch : int

@@ -1,12 +1,12 @@
-"""What RTMDet and RTMPose need of packages that don't install everywhere.
+"""Substitutes for packages that RTMDet and RTMPose import and that don't install everywhere.
 
-mmcv's compiled operators take half an hour to build, and of them only non-maximum suppression is on the path of these
-two networks. `install` offers it in plain torch, so that mmcv-lite is enough; where a real mmcv is installed it steps
-aside. mmpose also imports, for drawing and evaluation only, torchvision and xtcocotools, which need to fit torch and to
-be compiled; `import_stubs` stands in for them where they're missing.
+mmcv's compiled operators take half an hour to build. These two networks use one of them only, non-maximum suppression.
+`install` offers it in plain torch, so that mmcv-lite is enough. It does nothing if a compiled mmcv is installed. For
+drawing and evaluation only, mmpose also imports torchvision, which must fit torch, and xtcocotools, which must be
+compiled. `import_stubs` replaces them if they are missing.
 
-mmengine and its kin look packages up through ``pkg_resources``, which setuptools dropped in version 80: hence
-``setuptools<80`` in the extra `openmmlab`.
+mmengine imports ``pkg_resources``, which setuptools dropped in version 80: hence ``setuptools<80`` in the extra
+`openmmlab`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ EXTENSION: Final = "mmcv._ext"
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int = 0) -> torch.Tensor:
     """Greedy non-maximum suppression, with the contract of mmcv's compiled operator.
 
-    Memory is linear in the number of boxes. It runs on the host: each step depends on the last, and a device would be
-    asked for an answer at every one.
+    Memory is linear in the number of boxes. It runs on the host: each step depends on the last, so a GPU would be
+    synchronised at every step.
 
     Parameters
     ----------
     boxes : (N, 4) float
         x1, y1, x2, y2.
     scores : (N,) float
-        Higher is better; of equals the first wins.
+        Higher is better; among equal scores the first box wins.
     iou_threshold : float
-        A box that overlaps a kept one by more is dropped.
+        A box whose overlap with a kept box is larger is dropped.
     offset : {0, 1}
         Added to widths and heights; 1 for corners that are pixels rather than edges.
 
@@ -64,7 +64,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
 
 
 def install() -> bool:
-    """Put the stand-in where mmcv looks for its compiled operators, unless they are there.
+    """Register the stand-in as mmcv's compiled operators, unless those exist.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def install() -> bool:
 
 
 class _Extension(types.ModuleType):
-    """Pretends to have every operator, since mmcv checks that at import; all but NMS refuse to run."""
+    """Has every operator, since mmcv checks that at import; all except NMS raise when called."""
 
     def __init__(self) -> None:
         super().__init__(EXTENSION)
@@ -102,15 +102,14 @@ class _Extension(types.ModuleType):
 def import_stubs() -> Iterator[None]:
     """Let mmpose be imported without torchvision and xtcocotools.
 
-    The stubs are gone afterwards, so that transformers, which behaves differently where torchvision can be imported,
-    doesn't take one for the real package.
+    The stubs are removed afterwards: transformers behaves differently if torchvision can be imported.
     """
     stubs: dict[str, types.ModuleType] = {}
     if importlib.util.find_spec("torchvision") is None:
         transforms = _stub("torchvision.transforms", ToPILImage=_ToPILImage)
         stubs |= {"torchvision": _stub("torchvision", transforms=transforms), "torchvision.transforms": transforms}
     if importlib.util.find_spec("xtcocotools") is None:
-        # A fork of pycocotools with the same names; mmpose's configurations for COCO's own metrics would need it.
+        # It is a fork of pycocotools with the same names; mmpose needs it for COCO's own metrics only.
         parts = {name: importlib.import_module(f"pycocotools.{name}") for name in ("coco", "cocoeval", "mask")}
         stubs |= {f"xtcocotools.{name}": part for name, part in parts.items()}
         stubs["xtcocotools"] = _stub("xtcocotools", **parts)
@@ -131,7 +130,7 @@ def _stub(name: str, **members: Any) -> types.ModuleType:
 
 
 class _ToPILImage:
-    """Named by mmpose's drawing of heat maps, which no model set calls."""
+    """mmpose imports this name to draw heat maps, which no model set does."""
 
     def __call__(self, picture: Any) -> None:
         raise NotImplementedError("Drawing heat maps needs torchvision.")

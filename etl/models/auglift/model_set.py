@@ -1,6 +1,6 @@
 """The model set `auglift`: RTMDet, RTMPose and Depth Anything V2, which the published results rest on.
 
-Everything that the three networks are asked is batched, and stays on the device until somebody wants a number.
+Calls of the three networks are batched. Maps stay on the device until values are read.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ def build(options: AugliftSettings | Mapping[str, Any] | None = None, cache: Pat
     Parameters
     ----------
     options : AugliftSettings or mapping, optional
-        By name. A runtime that is left at ``auto`` is torch here: the choice is a run's, which records it.
+        By name. A runtime ``auto`` is torch here: a run replaces it before (`etl.models.auglift.runtimes`).
     cache : Path, optional
         Folder of the model files; the user's cache by default.
 
     Raises
     ------
     ConfigError
-        When an option is unknown, or a device isn't there.
+        When an option is unknown, or the device is missing.
     ModelError
-        When a package or a file is missing or damaged. Weights are never invented in its place.
+        When a package or a file is missing or damaged. Weights are never drawn in its place.
     """
     settings = parse(options)
-    # All files are looked for before any network is built.
+    # All files are checked before any network is built.
     files = auglift_files.paths(settings, cache)
     return AugliftModels(
         settings,
@@ -70,7 +70,7 @@ class AugliftModels:
     Parameters
     ----------
     settings : AugliftSettings
-        As built.
+        Of the set.
     detector, pose, depth
         The networks.
     files : mapping of str to Path
@@ -86,13 +86,13 @@ class AugliftModels:
         files: Mapping[str, Path],
     ) -> None:
         self.settings, self.detector, self.pose, self.depth = settings, detector, pose, depth
-        # Afresh: whoever planned the run went by a note of an earlier hash.
+        # Hashed again: the plan of a run relies on noted hashes.
         hashes = {part: known_sha256(path, afresh=True) for part, path in files.items()}
         self._weights = auglift_identity.weights_of(settings, files, hashes)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What can change a value; see `etl.models.auglift.identity.identity`."""
+        """Everything that can change a value; see `etl.models.auglift.identity.identity`."""
         return auglift_identity.identity(self.settings, self._weights, grid=self.pose.grid, patch=self.depth.patch)
 
     @property
@@ -115,7 +115,7 @@ class AugliftModels:
         return {name: getattr(self, name).batches.halvings for name in ("detector", "pose", "depth")}
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """People by score; see `ModelSet.detect`. Nobody is an empty answer, never the whole image."""
+        """People by score; see `ModelSet.detect`. Without people the result is empty, never the whole image."""
         return [Detections(boxes, scores) for boxes, scores in self.detector.detect([f.image for f in frames])]
 
     def estimate_poses(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
@@ -136,7 +136,7 @@ class AugliftModels:
         ]
 
     def estimate_depth(self, frames: Sequence[Frame], poses: Sequence[Poses]) -> list[DepthField]:
-        """Depth maps, left on the device; see `ModelSet.estimate_depth`. The people don't change them."""
+        """Depth maps on the device, independent of the people; see `ModelSet.estimate_depth`."""
         return list(self.depth.estimate([f.image for f in frames]))
 
     def embed(self, poses: Sequence[Poses], depths: Sequence[DepthField], joints: Sequence[Floats]) -> list[Embeddings]:

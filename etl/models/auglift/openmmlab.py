@@ -1,4 +1,4 @@
-"""Networks of mmdet and mmpose, built from the configurations that their wheels carry."""
+"""Build networks of mmdet and mmpose from the configurations in their wheels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from etl.models.geometry import Size
 INSTALL: Final = "Run `make openmmlab` (or the pip lines in README); the embedded set works without."
 
 
-class OpenMMLabNetwork(Network):
+class FixedSizeNetwork(Network):
     """A network of mmdet or mmpose whose input has a fixed size.
 
     Parameters
@@ -63,7 +63,7 @@ class OpenMMLabNetwork(Network):
 
 @cache
 def import_packages() -> None:
-    """Import mmdet and mmpose, with the stand-ins that they need here.
+    """Import mmdet and mmpose, with substitutes for missing packages.
 
     Raises
     ------
@@ -75,23 +75,23 @@ def import_packages() -> None:
         raise ModelError("The set auglift needs the extra `openmmlab`.", f"no package {', '.join(missing)}", INSTALL)
     mmcv_standin.install()
     with warnings.catch_warnings():
-        # They warn about their own use of deprecated interfaces; nothing that a user could fix.
+        # They warn about their own use of deprecated interfaces, which users can't fix.
         warnings.simplefilter("ignore")
         importlib.import_module("mmdet.apis")
         with mmcv_standin.import_stubs():
             importlib.import_module("mmpose.apis")
-    # What they warn about at every use would fill the logs of every worker.
+    # Warnings at every call would fill the workers' logs.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmdet\.")
     warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
 
 
 def read_config(package: Package, path: str) -> Any:
-    """Configuration `path` of a package's wheel (below its ``.mim``), without references to pretrained parts.
+    """Read a configuration from a package's wheel, without references to pretrained parts.
 
     Parameters
     ----------
     package : {"mmdet", "mmpose"}
-        Whose configuration.
+        The package.
     path : str
         Relative to the package's ``.mim`` folder.
 
@@ -119,9 +119,9 @@ def build(config: Any, *, checkpoint: Path | None, seed: int = 0) -> torch.nn.Mo
     Parameters
     ----------
     config : mmengine.Config
-        As `read_config` gives it.
+        From `read_config`.
     checkpoint : Path or None
-        File of OpenMMLab; None draws random weights from `seed`, for tests.
+        OpenMMLab's file; None draws random weights from `seed`, for tests.
     seed : int
         Of the random weights.
 

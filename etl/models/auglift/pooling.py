@@ -1,8 +1,8 @@
 """Feature maps averaged over the cells of a coarser grid.
 
-The coarser grid covers the map edge to edge. Where its cells end inside a cell of the map, that cell counts by the
-area that they share, so positions stay affine for any two sizes: `resize_matrix` takes cells to coarser cells. A
-grid finer than the map repeats its values.
+The coarser grid covers the map edge to edge. A cell of the map that lies in several coarser cells counts in each by the
+shared area. So the map from cells to coarser cells is affine for any two sizes: it is `resize_matrix`. A grid finer
+than the map repeats its values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from etl.models.geometry import Floats, Size, resize_matrix
 
 
 def area_weights(cells: int, pooled: int) -> Floats:
-    """Shares of `cells` along one axis in each of the `pooled` means.
+    """Weights of `cells` along one axis in each of the `pooled` means.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def area_weights(cells: int, pooled: int) -> Floats:
 
 
 def pool(maps: NDArray[np.floating], size: Size) -> Floats:
-    """Means of maps (..., rows, columns) over a grid of `size` columns and rows, float64."""
+    """Average maps (..., rows, columns) over a grid of `size` columns and rows, float64."""
     height, width = maps.shape[-2:]
     return area_weights(height, size[1]) @ maps.astype(np.float64) @ area_weights(width, size[0]).T
 

@@ -1,8 +1,8 @@
-"""Random weights that behave: for tests of the real code paths where no checkpoint is at hand, never for data.
+"""Random weights with plausible outputs, for tests of the real code paths without checkpoints; never for data.
 
-As drawn, deep networks answer the same to every image, detectors find nobody and depth is flat. So batch
-normalisation is fitted to seeded pictures, and the last layers are scaled: the detector fires, and depth
-spreads over metres.
+With plain random weights, deep networks give the same output for every image: detectors find nobody and depth is flat.
+So batch normalisation is fitted to seeded pictures, and the last layers are scaled: the detector finds boxes, and depth
+varies by metres.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from etl.models.geometry import Size
 # Half width and half height of the boxes in strides of the coarsest level, which alone fires.
 _HALF_BOX: Final = (3.0, 6.0, 3.0, 6.0)
 _NEVER: Final = -20.0
-# Fitted exactly, such deep networks are chaotic: a rounding error grows at every layer. With much more than this, they
-# forget their input instead.
+# Factor on the fitted variance. At 1, rounding errors grow at every layer. At much more than this, the outputs do
+# not depend on the input.
 _HEADROOM: Final = 1.12
 
 
 def pictures(size: Size, seed: int, count: int = 2) -> torch.Tensor:
-    """Random pictures (count, 3, height, width), normalised: rectangles over each other, as edgy as photographs."""
+    """Random pictures (count, 3, height, width), normalised: overlapping rectangles, with edges at all scales."""
     width, height = size
     found = torch.zeros(count, 3, height, width)
     with seeded(seed):

@@ -24,7 +24,7 @@ PERSON: int = 0
 
 
 def letterbox(image: NDArray[np.uint8], size: Size) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    """Fit an image into `size` with its aspect kept, grey at the right and at the bottom.
+    """Resize an image into `size` with its aspect kept; pad with grey at the right and at the bottom.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def letterbox(image: NDArray[np.uint8], size: Size) -> tuple[NDArray[np.uint8], 
         Bilinear, as ``mmcv.imrescale``.
     scale : (float, float)
         Width and height of the resized part over the image's. RTMDet's boxes are edges (an image of width W spans
-        [0, W]), so dividing by it takes them back, with no half pixel to add.
+        [0, W]), so dividing by it gives image px, without a half-pixel shift.
     """
     height, width = image.shape[:2]
     fitted = letterbox_size((width, height), size)
@@ -48,7 +48,7 @@ def letterbox(image: NDArray[np.uint8], size: Size) -> tuple[NDArray[np.uint8], 
     return canvas, (fitted[0] / width, fitted[1] / height)
 
 
-class DetectorNetwork(openmmlab.OpenMMLabNetwork):
+class RTMDetNetwork(openmmlab.FixedSizeNetwork):
     """From letterboxed images to RTMDet's raw outputs: scores of all levels, then distances to the sides of boxes."""
 
     def __init__(self, model: torch.nn.Module, size: Size) -> None:
@@ -65,18 +65,18 @@ class DetectorNetwork(openmmlab.OpenMMLabNetwork):
 
 
 class PersonDetector(Estimator[Image, People]):
-    """RTMDet with the published choice of boxes.
+    """RTMDet with the published selection of boxes.
 
     Parameters
     ----------
     model : torch.nn.Module
         An RTMDet of mmdet, whose class 0 is person.
     config : mmengine.Config
-        What it was built from.
+        Of the model.
     context : TorchContext
         Device and precision; the model is moved there.
     forward : Forward, optional
-        What runs the `DetectorNetwork`; torch by default.
+        What runs the `RTMDetNetwork`; torch by default.
     batch : int
         Largest number of images at a time.
     min_score : float
@@ -98,10 +98,10 @@ class PersonDetector(Estimator[Image, People]):
     ) -> None:
         self.size = openmmlab.input_size(config)
         self.model: Any = model.to(context.device)
-        super().__init__(lambda: DetectorNetwork(model, self.size), context, forward, batch)
+        super().__init__(lambda: RTMDetNetwork(model, self.size), context, forward, batch)
         self.min_score, self.max_overlap = min_score, max_overlap
         self.test_config = config.model.test_cfg.copy()
-        # Suppression goes from high scores to low, so what scores less than is kept in the end changes nothing.
+        # Suppression goes from high scores to low, so boxes below the final threshold change nothing.
         self.test_config.score_thr = max(self.test_config.score_thr, min_score)
 
     def detect(self, images: Images) -> list[People]:

@@ -1,4 +1,4 @@
-"""Top-down 2D pose by RTMPose, boxes of many images in a batch; the same numbers as mmpose's `inference_topdown`."""
+"""Top-down 2D pose by RTMPose, batched over images; the same numbers as mmpose's `inference_topdown`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schemas.skeletons import COCO_17
 
 Floats = NDArray[np.float32]
 
-# The joint that each becomes in a mirrored image.
+# Index of each joint in a mirrored image.
 FLIP: Final = tuple(
     dict(zip(COCO_17.left + COCO_17.right, COCO_17.right + COCO_17.left, strict=True)).get(i, i) for i in range(17)
 )
@@ -79,7 +79,7 @@ class Person:
     scores : (17,) float32
         The smaller of the two SimCC maxima of each joint; may exceed 1.
     region : Region
-        Where the crop lay.
+        Of the crop.
     features : (C, h, w) float tensor
         Last stage of the backbone for the unflipped crop, on the device.
     """
@@ -90,7 +90,7 @@ class Person:
     features: torch.Tensor
 
 
-class PoseNetwork(openmmlab.OpenMMLabNetwork):
+class RTMPoseNetwork(openmmlab.FixedSizeNetwork):
     """From crops to RTMPose's last backbone features (N, C, h, w) and SimCC scores of x and y (N, 17, bins)."""
 
     def __init__(self, model: torch.nn.Module, size: Size) -> None:
@@ -112,15 +112,15 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Person]):
     model : torch.nn.Module
         A top-down estimator of mmpose with an RTMCC head.
     config : mmengine.Config
-        What it was built from.
+        Of the model.
     context : TorchContext
         Device and precision; the model is moved there.
     forward : Forward, optional
-        What runs the `PoseNetwork`; torch by default.
+        What runs the `RTMPoseNetwork`; torch by default.
     batch : int
         Largest number of boxes at a time.
     flip_test : bool
-        Average with the mirrored crop's answer, as published.
+        Average with the output for the mirrored crop, as published.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Person]):
     ) -> None:
         self.size = openmmlab.input_size(config)
         self.model: Any = model.to(context.device)
-        super().__init__(lambda: PoseNetwork(model, self.size), context, forward, batch)
+        super().__init__(lambda: RTMPoseNetwork(model, self.size), context, forward, batch)
         self.flip_test = flip_test
         pipeline = config.test_dataloader.dataset.pipeline
         self.padding = float(openmmlab.step(pipeline, "GetBBoxCenterScale").get("padding", 1.25))
@@ -144,7 +144,7 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Person]):
         self.grid: Size = (grid_width, grid_height)
 
     def estimate(self, images: Images, boxes: Sequence[Floats]) -> list[list[Person]]:
-        """The people of each image: one a box, in the order of `boxes` (P, 4) float32 px; none where there is no box.
+        """Poses of each image, one for each of its `boxes` (P, 4) float32 px; none for an image without boxes.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Options of the model set `auglift`; light, so that they can be checked without loading any framework."""
+"""Options of the model set `auglift`. No framework is imported, so that they can be checked anywhere."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ class AugliftSettings(BaseModel):
         None, description="Weights as safetensors, or their folder, instead of the cache's."
     )
     weights: Literal["pretrained", "random"] = Field("pretrained", description="random is for tests only.")
-    seed: int = Field(0, description="Of random weights.")
+    seed: int = Field(0, description="Seed of random weights.")
 
-    device: Device = Field("auto", description="auto is CUDA where there is one.")
+    device: Device = Field("auto", description="auto is CUDA if there is a GPU.")
     precision: Precision = Field("fp32", description="bf16 and fp16 through autocast.")
     detector_runtime: RuntimeName = Field(
         "auto", description="auto is torch on a GPU; on a CPU ONNX Runtime where it is installed, else torch."
     )
     pose_runtime: RuntimeName = Field("auto", description="As detector_runtime.")
     depth_runtime: RuntimeName = Field("auto", description="As detector_runtime.")
-    channels_last: bool = Field(False, description="Order of torch's tensors; on GPUs faster in half precision.")
-    compile: bool = Field(False, description="torch.compile; a minute at the start of each worker.")
+    channels_last: bool = Field(False, description="Memory order of torch's tensors; faster on GPUs in half precision.")
+    compile: bool = Field(False, description="Use torch.compile, which takes a minute at the start of each worker.")
     detector_batch: int = Field(16, ge=1, description="Images at a time; halved when memory runs out.")
     pose_batch: int = Field(32, ge=1, description="Boxes at a time.")
     depth_batch: int = Field(8, ge=1, description="Images at a time.")
 
-    min_score: float = Field(0.3, ge=0, lt=1, description="Boxes score above it.")
+    min_score: float = Field(0.3, ge=0, lt=1, description="Least score of a box, exclusive.")
     max_overlap: float = Field(0.3, ge=0, le=1, description="Greatest IoU of two people.")
     flip_test: bool = Field(True, description="Average the pose with the mirrored crop's.")
-    depth_processing: Processing = Field("transformers", description="Whose resizing (see depth_anything.py).")
+    depth_processing: Processing = Field("transformers", description="Whose rule of resizing (see depth_anything.py).")
     depth_resize: Literal["host", "device"] = Field(
         "host",
-        description="device: by torch where the network runs; within a level of Pillow's, but at hard edges.",
+        description="device: by torch on the network's device; within one level of Pillow's, except at hard edges.",
     )
-    sampling: Sampling = Field("nearest_4", description="How embeddings are read off the feature maps.")
-    window: int = Field(3, ge=1, description="Cells; odd; for sampling = average.")
+    sampling: Sampling = Field("nearest_4", description="How embeddings are sampled from feature maps.")
+    window: int = Field(3, ge=1, description="Width in cells, odd, of the window for sampling = average.")
     compat: Literal["auglift"] | None = Field(
-        None, description="Resize for depth, and place joints on feature maps, as the published scripts do."
+        None, description="auglift: resize for depth, and place joints on feature maps, as the published scripts do."
     )
 
     @field_validator("window")
     @classmethod
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
-            raise ValueError("has a middle cell, so it is odd")
+            raise ValueError("must be odd")
         return value
 
     @model_validator(mode="after")
@@ -80,17 +80,17 @@ class AugliftSettings(BaseModel):
 
     @property
     def runtimes(self) -> dict[Part, RuntimeName]:
-        """Runtime asked for, by network."""
+        """Configured runtime of each network."""
         return {"detector": self.detector_runtime, "pose": self.pose_runtime, "depth": self.depth_runtime}
 
     @property
     def processing(self) -> Processing:
-        """Whose resizing for depth is in force."""
+        """Resizing for depth that is used."""
         return "authors" if self.compat else self.depth_processing
 
 
 def parse(options: AugliftSettings | Mapping[str, Any] | None) -> AugliftSettings:
-    """Options by name, checked.
+    """Validate options.
 
     Raises
     ------

@@ -185,7 +185,7 @@ def test_weights_that_came_by_no_fetch_are_checked_by_one(publishers: Path, cach
 def test_other_networks_have_other_files(publishers: Path) -> None:
     with pytest.raises(ModelError, match="rtmpose-t_simcc"):
         auglift_files.check({"pose": "rtmpose-t", "detector_file": __file__})
-    with pytest.raises(ConfigError, match="Known here: rtmpose-t,"):
+    with pytest.raises(ConfigError, match="Choose one of rtmpose-t,"):
         auglift_files.check({"pose": "rtmpose-xxl"})
 
 
@@ -220,7 +220,7 @@ def test_the_command_fetches_what_the_configuration_names(
     assert fetch("auglift", *given) == [cache / detector, cache / tiny.file]
     assert fetch("auglift", "--cache", tmp_path / "other", *given)[1] == tmp_path / "other" / tiny.file
     assert fetch("auglift", "--set", "models.options.weights=random") == []
-    with pytest.raises(ConfigError, match="Known here: rtmpose-t,"):
+    with pytest.raises(ConfigError, match="Choose one of rtmpose-t,"):
         fetch("auglift", "--set", "models.options.pose=rtmpose-xxl")
 
 

@@ -141,7 +141,7 @@ def test_a_file_without_a_weight_is_refused(tmp_path: Path, config: Any) -> None
     state = authors_state()
     del state["depth_head.scratch.layer3_rn.weight"]
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(ModelError, match=r"lacks 1 weights, such as neck\.convs\.2\.weight"):
+    with pytest.raises(ModelError, match=r"lacks 1 of the weights, such as neck\.convs\.2\.weight"):
         load(config, tmp_path / "a.pth")
 
 
