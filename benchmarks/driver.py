@@ -19,7 +19,7 @@ from benchmarks.harness import Results
 from etl.config import EstimateSettings, ModelSettings, load
 from etl.execution.driver import Driver
 from etl.execution.progress import Progress
-from etl.execution.resume import look_for_finished
+from etl.execution.resume import inspect_store
 from etl.execution.scheduling import run_partitions
 from etl.stages.estimate import Estimator
 from etl.stages.progress import Silent
@@ -78,7 +78,7 @@ def main() -> None:
             seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         assert outcome.counts["ok"] == FRAMES * len(todo)
         begun = time.perf_counter()
-        look_for_finished(todo, store)
+        inspect_store(todo, store)
         looked = time.perf_counter() - begun
     results = Results("driver")
     what = f"{len(todo):,} partitions, {FRAMES * len(todo) / 1e6:.2g} M frames"

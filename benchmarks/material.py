@@ -24,7 +24,7 @@ from etl.media.frames import Media, decode
 from etl.stages.annotate import annotate
 from etl.stages.estimate import Estimator
 from etl.stages.identity import describe_stage, stage_key
-from etl.store.partition import Partition, cut
+from etl.store.partition import Partition, cut_sequence
 from etl.store.workspace import FeatureStore
 
 Kind = Literal["jpeg", "h264"]
@@ -76,7 +76,7 @@ class Material:
         for path in self.annotations(kind):
             with xr.open_dataset(path, engine="netcdf4") as ds:
                 name = path.relative_to(root).as_posix()
-                partitions += cut(ds, name, store.folder.name, chosen.partition_frames, uses_boxes=False)
+                partitions += cut_sequence(ds, name, store.folder.name, chosen.partition_frames, uses_boxes=False)
         return Job(estimator, partitions, store)
 
 

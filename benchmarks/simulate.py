@@ -25,7 +25,7 @@ from etl import pipeline
 from etl.config import Config, load
 from etl.datasets.base import Sequence
 from etl.demo.release import ACTIONS, CAMERAS, file_prefix, write_metadata
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.stages.annotate import identity_of, options_of
 from etl.stages.files.manifest import Entry, Manifest
 from etl.store.partition import Partition, Receipt
@@ -51,7 +51,7 @@ def build(folder: Path, share: float = 1.0) -> Config:
     config = settings(folder)
     actions = ACTIONS[1 : 1 + max(round(15 * share), 1)]
     _raw(folder / "raw", actions)
-    job = Job("h36m", config)
+    job = DatasetJob("h36m", config)
     with job.workspace.writing():
         _annotate(job)
         job.workspace.set_current("h36m", Current(job.annotations_key, job.store.folder.name))
@@ -97,7 +97,7 @@ def _length(number: int, count: int) -> int:
     return LEAST + (MOST - LEAST) * ((number * 337) % count) // max(count - 1, 1)
 
 
-def _annotate(job: Job) -> None:
+def _annotate(job: DatasetJob) -> None:
     """Annotation files and their manifest, by which `annotate` finds them up to date."""
     sequences, entries = job.reader.sequences(), {}
     kinds = [annotation.mock(frames=MOST, seed=kind) for kind in range(KINDS)]
@@ -128,7 +128,7 @@ def _names(key: SequenceKey) -> dict[str, object]:
 class _Maker:
     """Writes feature files: a template for each kind of sequence and run of frames, copied and renamed."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: DatasetJob) -> None:
         self.job = job
         self.templates: dict[tuple[int, int, int], tuple[bytes, dict[str, int]]] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 from etl.config import Config
 from etl.execution import steps
 from etl.execution.driver import Driver
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.execution.plan import check_run
 from etl.execution.steps import DatasetRun
 from etl.execution.summary import Summary
@@ -58,7 +58,7 @@ def run(
     with full_disk_errors(config.workspace), Workspace(config.workspace).writing():
         config = steps.choose_runtimes(config, stages, report)
         with Driver(config, report, cluster) as driver:
-            runs = [DatasetRun(Job(name, config), tuple(stages), driver, report, verify) for name in datasets]
+            runs = [DatasetRun(DatasetJob(name, config), tuple(stages), driver, report, verify) for name in datasets]
             return [run_dataset(each, only=len(runs) == 1, last=each is runs[-1]) for each in runs]
 
 

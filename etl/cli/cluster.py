@@ -143,7 +143,7 @@ def check(config: Config) -> None:
     """Check one worker, run the start of a partition there, and print the report and the problems."""
     from etl.execution import preflight
 
-    text, problems = preflight.check(config)
+    text, problems = preflight.check_worker(config)
     typer.echo(text)
     for problem in problems:
         typer.secho(f"problem: {problem}", fg="red", err=True)

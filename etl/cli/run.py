@@ -59,16 +59,16 @@ def run_stages(*stages: str) -> Callable[[Config, Flags], None]:
 
     def act(config: Config, flags: Flags) -> None:
         from etl import pipeline
+        from etl.cli.progress_bar import ProgressBar
         from etl.cli.terminal import continue_in_log
         from etl.execution.driver import RUN_FOLDER
-        from etl.stages.progress import Terminal
 
         if flags.detach:
             detach(config, stages)
             return
         with continue_in_log(config.workspace / RUN_FOLDER / "driver.log"):
-            with Terminal() as terminal:
-                summaries = pipeline.run(config, stages=stages, verify=flags.verify, report=terminal)
+            with ProgressBar() as bar:
+                summaries = pipeline.run(config, stages=stages, verify=flags.verify, report=bar)
             for summary in summaries:
                 typer.echo(summary.text())
             if any(summary.troubled for summary in summaries):
@@ -113,13 +113,13 @@ def demo(
 
     The exit status is 1 where the result misses its bounds.
     """
+    from etl.cli.progress_bar import ProgressBar
     from etl.demo.run import run_demo
-    from etl.stages.progress import Terminal
 
     chosen = [one.value for one in DemoDataset if one is not DemoDataset.ALL and dataset in (one, DemoDataset.ALL)]
 
-    with Terminal() as terminal:
-        result = run_demo(folder, chosen, frames=frames, workers=workers, report=terminal)
+    with ProgressBar() as bar:
+        result = run_demo(folder, chosen, frames=frames, workers=workers, report=bar)
     typer.echo(result.text())
     missed = result.missed()
     for text in missed:

@@ -1,4 +1,4 @@
-"""One dataset under one configuration: its reader, and where its results are."""
+"""One dataset of a configuration: its reader, keys, partitions and files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from etl.config import Config, DatasetSettings, EstimateSettings
 from etl.datasets import registry
 from etl.datasets.base import DatasetReader
 from etl.errors import WorkspaceError
-from etl.execution.resume import Resume
+from etl.execution.resume import StoreState
 from etl.stages.estimate import Estimator
 from etl.stages.files.manifest import VERSION as ANNOTATE_VERSION
 from etl.stages.identity import describe_stage, stage_key
 from etl.stages.merge import SequenceFiles
 from etl.store.partition import Partition, digest
 from etl.store.partition_table import PartitionTable
-from etl.store.workspace import Current, FeatureStore, Workspace
+from etl.store.workspace import FeatureStore, Workspace
 
 
 @dataclass(frozen=True)
-class Job:
-    """One dataset of a configuration.
+class DatasetJob:
+    """A dataset to work on, with the objects that follow from the configuration; nothing runs here.
 
     Parameters
     ----------
@@ -40,22 +40,22 @@ class Job:
 
     @cached_property
     def workspace(self) -> Workspace:
-        """Where results go."""
+        """The workspace."""
         return Workspace(self.config.workspace)
 
     @cached_property
     def settings(self) -> DatasetSettings:
-        """The dataset's section."""
+        """The dataset's section of the configuration."""
         return self.config.datasets.selected()[self.dataset]
 
     @cached_property
     def reader(self) -> DatasetReader:
-        """Reads the raw dataset."""
+        """Reader of the raw dataset."""
         return registry.build(self.dataset, self.settings.root, **self.settings.reader_options())
 
     @cached_property
     def annotations_key(self) -> str:
-        """Key of the annotations: what changes their content, not which sequences are asked for."""
+        """Key of the annotations: a hash of the options that change their content. Filters of sequences don't."""
         return digest({"annotate": ANNOTATE_VERSION, "options": self.settings.content_options()}, length=12)
 
     @cached_property
@@ -65,7 +65,7 @@ class Job:
 
     @cached_property
     def estimate_settings(self) -> EstimateSettings:
-        """The settings of estimate, with the association decided."""
+        """Settings of estimate, with `association` resolved."""
         settings = self.config.estimate
         if settings.association == "auto":
             chosen = "overlap" if self.settings.several_people else "person"
@@ -74,23 +74,23 @@ class Job:
 
     @cached_property
     def stage(self) -> dict[str, Any]:
-        """What stands behind the stage key."""
+        """Description that the stage key hashes."""
         return describe_stage(self.config.models, self.estimate_settings, self.settings.frame_options())
 
     @cached_property
     def store(self) -> FeatureStore:
-        """The feature files."""
+        """Store of the feature files."""
         return self.workspace.features(self.dataset, stage_key(self.stage))
 
     @property
     def maps_ending(self) -> str:
-        """How the names of maps end, where they are to be kept beside features; else empty."""
+        """Ending of the names of maps files; empty if no maps are kept."""
         embeddings = self.config.estimate.embeddings
         return embeddings.maps_ending if embeddings.keep_maps else ""
 
     @cached_property
     def estimator(self) -> Estimator:
-        """What workers need."""
+        """Settings that are sent to the workers."""
         return Estimator(
             models=self.config.models,
             settings=self.estimate_settings,
@@ -100,13 +100,13 @@ class Job:
             description=json.dumps(self.stage, sort_keys=True),
         )
 
-    def training_file(self, split: str) -> Path:
-        """The XYCD file of a split: an npz, or a folder of npy files."""
+    def training_path(self, split: str) -> Path:
+        """Path of a split's training file: an npz, or a folder of npy files."""
         ending = ".npz" if self.config.merge.format == "npz" else ""
         return self.workspace.training / f"{self.dataset}_xycd_{split}{ending}"
 
     def annotation_files(self) -> list[Path]:
-        """Annotation files of the sequences asked for, in order of their keys.
+        """Annotation files of the configured sequences, in order of their keys.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class Job:
 
     @cached_property
     def table(self) -> PartitionTable:
-        """The partitions, as far as earlier runs have noted them."""
+        """Table of the partitions that earlier runs have cut."""
         folder = self.store.folder
         return PartitionTable(
             folder / f"partitions-{self.annotations_key}.json",
@@ -141,12 +141,12 @@ class Job:
         names = [path.relative_to(self.annotations).as_posix() for path in files]
         return [partition for name in names for partition in self.table.partitions(name)]
 
-    def merge_inputs(self, partitions: Iterable[Partition], finished: Resume) -> dict[str, list[SequenceFiles]]:
-        """Annotation and feature files of each sequence with ground truth, by split."""
+    def merge_inputs(self, partitions: Iterable[Partition], state: StoreState) -> dict[str, list[SequenceFiles]]:
+        """Annotation and finished feature files of each sequence with ground truth, by split."""
         features: dict[str, list[Path]] = {}
         for partition in partitions:
             files = features.setdefault(partition.annotation, [])
-            if partition.id in finished.finished:
+            if partition.id in state.finished:
                 files.append(self.store.folder / partition.path)
         splits: dict[str, list[SequenceFiles]] = {}
         for name in features:
@@ -155,7 +155,3 @@ class Job:
                 pair = SequenceFiles(self.annotations / name, tuple(features[name]))
                 splits.setdefault(entry.split, []).append(pair)
         return splits
-
-    def current(self, *, estimated: bool) -> Current:
-        """The keys for queries."""
-        return Current(self.annotations_key, self.store.folder.name if estimated else None)

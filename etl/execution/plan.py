@@ -12,8 +12,8 @@ from etl.config import Config
 from etl.datasets.base import Sequence as RawSequence
 from etl.errors import ConfigError, MediaError
 from etl.execution.driver import RUN_FOLDER
-from etl.execution.job import Job
-from etl.execution.resume import look_for_finished
+from etl.execution.job import DatasetJob
+from etl.execution.resume import inspect_store
 from etl.media.frames import Media, frame_count, media_rate
 from etl.models import registry
 from etl.stages.blocks.chain import feature_names
@@ -53,7 +53,7 @@ def check_run(config: Config, stages: Sequence[str]) -> list[str]:
     if "estimate" in stages:
         maps.check(config.estimate.embeddings, config.models)
     for name in datasets:
-        Job(name, config).reader.sequences()  # lists the files only
+        DatasetJob(name, config).reader.sequences()  # lists the files only
     return list(datasets)
 
 
@@ -67,18 +67,18 @@ def plan(config: Config, *, verify: bool = False) -> str:
     """
     datasets = check_run(config, ("annotate", "estimate", "merge"))
     config, notes = registry.choose_runtimes(config, compute=True)
-    parts = [describe_dataset(Job(name, config), verify=verify) for name in datasets] + notes
+    parts = [describe_dataset(DatasetJob(name, config), verify=verify) for name in datasets] + notes
     parts.append(_cluster(config))
     parts.append(f"workspace {config.workspace}: {size(free_bytes(config.workspace))} free")
     return "\n\n".join(parts)
 
 
-def describe_dataset(job: Job, *, verify: bool = False) -> str:
+def describe_dataset(job: DatasetJob, *, verify: bool = False) -> str:
     """Describe the run on one dataset: sequences, finished and missing partitions, models, outputs.
 
     Parameters
     ----------
-    job : Job
+    job : DatasetJob
         The dataset.
     verify : bool
         Open finished files.
@@ -95,29 +95,29 @@ def describe_dataset(job: Job, *, verify: bool = False) -> str:
     existing = [path for path in annotated.values() if path.exists()]
     lines.append(f"  annotations  {len(existing):,} of {len(annotated):,} sequences in {job.annotations}")
     partitions = job.partitions(existing)
-    resume = look_for_finished(partitions, job.store, verify=verify, maps=job.maps_ending)
+    state = inspect_store(partitions, job.store, verify=verify, maps=job.maps_ending)
     missing = [s for s in sequences if not annotated[s.key].exists()]
     expected = expected_partitions(job, missing)
-    todo, about = [*resume.todo, *expected], "about " if missing else ""
+    todo, about = [*state.todo, *expected], "about " if missing else ""
     frames, left = (sum(p.frames for p in chosen) for chosen in ([*partitions, *expected], todo))
     lines.append(f"  frames       {about}{frames:,}, of which {about}{left:,} to do")
     if missing and not expected:
         lines[-1] += f", without those of {len(missing):,} sequences that can't be counted yet"
-    for_maps = f", of which {len(resume.unmapped):,} for their maps only" if resume.unmapped else ""
-    lines.append(f"  partitions   {len(resume.finished):,} finished, {about}{len(todo):,} to do{for_maps}")
-    lines += [f"  damaged      {text}" for text in resume.damaged]
+    for_maps = f", of which {len(state.unmapped):,} for their maps only" if state.unmapped else ""
+    lines.append(f"  partitions   {len(state.finished):,} finished, {about}{len(todo):,} to do{for_maps}")
+    lines += [f"  damaged      {text}" for text in state.damaged]
     lines.append(f"  features     {job.store.folder}")
     rows = training_rows(job, sequences, [*partitions, *expected])
-    outputs = {job.training_file(split): count for split, count in rows.items()}
+    outputs = {job.training_path(split): count for split, count in rows.items()}
     to_write = sum(count for path, count in outputs.items() if todo or not path.exists())
-    features, training = disk_needed(job, todo, resume.unmapped), training_bytes(job, to_write)
+    features, training = disk_needed(job, todo, state.unmapped), training_bytes(job, to_write)
     lines.append(f"  disk         about {size(features)} for features to do, {size(training)} for training files")
     lines.append(f"  models       {job.config.models.set}: {_models(job)}")
     lines += [f"  writes       {path}" for path in outputs] or ["  writes       features only: no ground truth"]
     return "\n".join(lines)
 
 
-def _models(job: Job) -> str:
+def _models(job: DatasetJob) -> str:
     models = job.stage["models"]
     named = [f"{name} ({digest[:8]})" for name, digest in models.get("files", {}).items()]
     named += [f"{models[part]} on {runtime}" for part, runtime in models.get("runtimes", {}).items()]
@@ -139,7 +139,7 @@ def _cluster(config: Config) -> str:
     return f"cluster slurm: {jobs}:\n\n{job_script(chosen, folder)}\nWith --detach, the driver's job:\n\n{driver}"
 
 
-def expected_partitions(job: Job, sequences: Sequence[RawSequence]) -> list[Partition]:
+def expected_partitions(job: DatasetJob, sequences: Sequence[RawSequence]) -> list[Partition]:
     """Estimate the partitions of sequences without annotations: one person per frame of the media; no ids.
 
     At most `COUNTED` media, evenly spread, are opened. Without any that can be opened, the list is empty.
@@ -153,7 +153,7 @@ def expected_partitions(job: Job, sequences: Sequence[RawSequence]) -> list[Part
     return [part for i, sequence in enumerate(sequences) for part in _partitions(job, sequence, counted.get(i, usual))]
 
 
-def _rows(job: Job, media: Media) -> int | None:
+def _rows(job: DatasetJob, media: Media) -> int | None:
     """Number of frames at the configured rate; None if they can't be counted."""
     hz = job.settings.frame_options().get("hz")
     try:
@@ -164,19 +164,19 @@ def _rows(job: Job, media: Media) -> int | None:
     return math.ceil(frames / max(round(rate / hz), 1)) if hz else frames
 
 
-def _partitions(job: Job, sequence: RawSequence, rows: int) -> list[Partition]:
+def _partitions(job: DatasetJob, sequence: RawSequence, rows: int) -> list[Partition]:
     size = job.config.estimate.partition_frames
     spans = [(first, min(size, rows - first)) for first in range(0, rows, size)]
     name = f"{sequence.key.path}.nc"
     return [Partition(sequence.key, first, first + count - 1, count, count, "", name) for first, count in spans]
 
 
-def training_rows(job: Job, sequences: Sequence[RawSequence], partitions: Sequence[Partition]) -> dict[str, int]:
+def training_rows(job: DatasetJob, sequences: Sequence[RawSequence], partitions: Sequence[Partition]) -> dict[str, int]:
     """Count the rows of each split's training file; splits without ground truth have none.
 
     Parameters
     ----------
-    job : Job
+    job : DatasetJob
         The dataset.
     sequences : sequence of etl.datasets.base.Sequence
         All sequences of the run, annotated or not.
@@ -197,7 +197,7 @@ def training_rows(job: Job, sequences: Sequence[RawSequence], partitions: Sequen
     return dict(sorted(found.items()))
 
 
-def training_bytes(job: Job, rows: int) -> int:
+def training_bytes(job: DatasetJob, rows: int) -> int:
     """Estimate the bytes of training files with `rows` rows, with MMPose's own files."""
     settings, one = job.config.estimate, {"imgname": NAME, "subject": 8, "action": 16, "camera": 8}
     channels = describe_models(job.config.models).channels if settings.embeddings.enabled else (0, 0)
@@ -215,7 +215,7 @@ def training_bytes(job: Job, rows: int) -> int:
     return rows * (own + theirs)
 
 
-def disk_needed(job: Job, partitions: Sequence[Partition], unmapped: Collection[str] = ()) -> int:
+def disk_needed(job: DatasetJob, partitions: Sequence[Partition], unmapped: Collection[str] = ()) -> int:
     """Estimate the bytes of the partitions' feature files and maps; for ids in `unmapped`, of the maps alone."""
     settings = job.config.estimate
     channels = describe_models(job.config.models).channels if settings.embeddings.enabled else (0, 0)

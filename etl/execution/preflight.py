@@ -1,4 +1,4 @@
-"""Before the night: one worker where the run would have many, asked for all that usually fails later."""
+"""Preflight check: start one worker as the run would, and look for what usually fails later."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cluster.processors import processors
 from etl.config import Config
 from etl.execution import steps
 from etl.execution.driver import RUN_FOLDER
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.execution.plan import check_run, disk_needed
-from etl.execution.resume import look_for_finished
+from etl.execution.resume import inspect_store
 from etl.models.files import weights
 from etl.stages.estimate import Estimator, decodes_ahead, estimate_rows, load_rows
 from etl.stages.identity import build_planned_models
@@ -23,25 +23,25 @@ from etl.stages.throughput import DecodeThreads, WorkTimes
 from etl.store.partition import Partition
 from etl.store.workspace import Workspace
 
-FRAMES = 64  # of the partition that is run; enough for a rate, soon done
+FRAMES = 64  # frames of the trial: enough to measure a rate, and quick
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Runs the beginning of a partition on the node, and writes nothing."""
+    """Trial of the first frames of a partition on the node; writes nothing."""
 
     partition: Partition
     estimator: Estimator
 
     def __call__(self) -> dict[str, float]:
-        """Seconds to build the models, frames a second after that, and the number of threads that decoded for it."""
+        """Measure seconds to build the models, frames per second, and the number of decoding threads."""
         begun = time.perf_counter()
         models = build_planned_models(self.estimator.models, self.estimator.description)
         built = time.perf_counter()
         rows = load_rows(self.estimator.annotations / self.partition.annotation, self.partition)
-        estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # the first call of a network is no measure
+        estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # a network's first call is slow
         rows = rows.isel(frame=slice(FRAMES))
-        # As in a run, more threads decode while that pays; the rate is that of the number which a run settles on.
+        # As in a run, more threads decode while that helps. The rate is that of the number of threads that a run keeps.
         decoders, rates = DecodeThreads(processors()), dict[int, float]()
         while True:
             times, warm, threads = WorkTimes(), time.perf_counter(), decoders.count
@@ -53,31 +53,31 @@ class Trial:
         return {"models_s": built - begun, "frames_per_s": rates[decoders.count], "decode_threads": decoders.count}
 
 
-def check(config: Config) -> tuple[str, list[str]]:
-    """Look around on one worker.
+def check_worker(config: Config) -> tuple[str, list[str]]:
+    """Check one worker.
 
     Parameters
     ----------
     config : Config
-        The run to come.
+        Configuration of the run.
 
     Returns
     -------
     text : str
-        What was found.
+        Findings, one a line.
     problems : list of str
-        What would fail.
+        Findings that would make the run fail.
 
     Raises
     ------
     etl.errors.XycdError
-        When no worker can be had, or the configuration can't run at all.
+        When no worker starts, or the configuration can't run.
     """
     stages = ("annotate", "estimate", "merge")
     datasets = check_run(config, stages)
-    with Workspace(config.workspace).writing():  # makes the folder, or says why it can't
+    with Workspace(config.workspace).writing():  # makes the folder, or raises
         config = steps.choose_runtimes(config, stages, Silent())
-    jobs = [Job(name, config) for name in datasets]
+    jobs = [DatasetJob(name, config) for name in datasets]
     plans = [_todo(job) for job in jobs]
     trial = next((Trial(todo[0], job.estimator) for job, (_, todo) in zip(jobs, plans, strict=True) if todo), None)
     on_gpu = config.cluster.kind == "slurm" and config.cluster.slurm.gpus > 0
@@ -98,18 +98,18 @@ def check(config: Config) -> tuple[str, list[str]]:
         folder=config.workspace.resolve() / RUN_FOLDER if config.cluster.kind == "slurm" else None,
         extras={} if trial is None else {"partition": trial},
     )
-    return "\n".join(_describe(report) + _outlook(report, config, plans)), report["problems"]
+    return "\n".join(_node_lines(report) + _forecast_lines(report, config, plans)), report["problems"]
 
 
-def _todo(job: Job) -> tuple[Job, list[Partition]]:
-    """What is left to do; nothing where the dataset isn't annotated yet."""
+def _todo(job: DatasetJob) -> tuple[DatasetJob, list[Partition]]:
+    """Partitions to run; none if the dataset isn't annotated yet."""
     annotated = [job.annotations / f"{s.key.path}.nc" for s in job.reader.sequences()]
     partitions = job.partitions([path for path in annotated if path.exists()])
-    return job, look_for_finished(partitions, job.store).todo
+    return job, inspect_store(partitions, job.store).todo
 
 
-def _describe(report: dict[str, Any]) -> list[str]:
-    """The node in a few lines."""
+def _node_lines(report: dict[str, Any]) -> list[str]:
+    """Describe the node in a few lines."""
     gpus = ", ".join(f"{g['name']} ({g['memory']}, driver {g['driver']})" for g in report["gpus"]) or "none"
     lines = [
         f"node         {report['host']}" + (f", job {report['job']}" if report["job"] else ""),
@@ -127,8 +127,10 @@ def _describe(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _outlook(report: dict[str, Any], config: Config, plans: list[tuple[Job, list[Partition]]]) -> list[str]:
-    """What the measured rate means for the run."""
+def _forecast_lines(
+    report: dict[str, Any], config: Config, plans: list[tuple[DatasetJob, list[Partition]]]
+) -> list[str]:
+    """Forecast of the run from the measured rate."""
     answer = report["extras"].get("partition")
     frames = sum(p.frames for _, todo in plans for p in todo)
     if answer is None:
@@ -136,14 +138,14 @@ def _outlook(report: dict[str, Any], config: Config, plans: list[tuple[Job, list
     if "error" in answer:
         return [f"rate         not measured: {answer['error']}"]
     rate, threads = answer["frames_per_s"], int(answer["decode_threads"])
-    hours = frames / rate / 3600  # of a worker
+    hours = frames / rate / 3600  # on one worker
     jobs, unit, per_job, cost = config.cluster.workers or config.cluster.maximum or 1, "worker", 1, "worker-hours"
     share = 1.0
     if config.cluster.kind == "slurm":
         unit, per_job, gpus = "job", config.cluster.slurm.workers_per_job, config.cluster.slurm.gpus
         cost, share = ("GPU-hours", gpus / per_job) if gpus else (cost, share)
     partition = config.estimate.partition_frames / rate
-    # Twenty partitions a job keep the start and the last, unfinished partition below a tenth of its time.
+    # With 20 partitions per job, start-up and the last, unfinished partition take less than a tenth of its time.
     walltime = math.ceil((20 * partition + answer["models_s"] + 300) / 900) * 900
     return [
         f"rate         {rate:.1f} frames/s a worker, with {threads} thread{'s' * (threads != 1)} to decode; "

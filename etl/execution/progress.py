@@ -84,11 +84,11 @@ class Progress:
         self._report.start(title, total, done, unit)
         self._step()
 
-    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
+    def advance(self, units: int, failed: int = 0) -> None:
         """See `etl.stages.progress.Reporter`."""
         self._done += units
         self._failed += failed
-        self._report.advance(units, failed, **facts)
+        self._report.advance(units, failed)
         self._step()
 
     def finish(self, summary: str) -> None:

@@ -1,4 +1,4 @@
-"""What the driver does with many partitions: hand them to workers, keep the receipts, survive failures."""
+"""Run many partitions: submit them to workers, record receipts and failures."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from etl.store.workspace import FeatureStore, full_disk_errors
 
 @dataclass
 class Outcome:
-    """What became of a run of partitions.
+    """Result of a run of partitions.
 
     Parameters
     ----------
     counts : Counter
         Rows by status, in this run.
     failed : dict of str to str
-        Reason by partition id, of partitions that raised as a whole.
+        Reasons of partitions that failed as a whole, by partition id.
     stopped : bool
-        Whether somebody asked the run to stop before the end.
+        Whether the user stopped the run before its end.
     pace : WorkTimes
-        Seconds in which the models waited for frames and in which they worked, all partitions together.
+        Seconds for which the models waited for frames and for which they worked, over all partitions.
     """
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -55,96 +55,98 @@ def run_partitions(
     capacity: Callable[[], int] | None = None,
     task: Callable[[Partition, Estimator], Receipt] = estimate_partition,
 ) -> Outcome:
-    """Run partitions on the client's workers, however many there are at the moment.
+    """Run partitions on the client's workers, whose number may change.
 
     Parameters
     ----------
     client : Client
         Connected to a running cluster.
     todo : list of Partition
-        What to run.
+        Partitions to run.
     estimator : Estimator
-        How.
+        Settings for the workers.
     store : FeatureStore
-        Gets the receipts and failures.
+        Records the receipts and failures.
     report : Reporter
-        Gets the progress.
+        Shows the progress.
     tick : callable, optional
-        Called about once a second, to the end, with the outcome so far and the number of partitions under way; true
-        asks to start no more partitions and to finish those that run.
+        Called about once a second with the outcome so far and the number of submitted partitions. When it returns
+        true, no more partitions are started and the running ones finish.
     capacity : callable, optional
-        How many workers there may be soon; by default those that are there.
+        Returns the number of workers that may soon be there; by default those that are connected.
     task : callable
-        What to run for a partition.
+        Function that a worker runs for a partition.
 
     Raises
     ------
     WorkspaceError
-        When a worker or the driver can't write, to a full disk for example: the others couldn't either.
+        When a worker or the driver can't write, for example to a full disk. Others couldn't either.
     """
     outcome = Outcome()
     run = uuid.uuid4().hex[:8]
     asked, expected = -math.inf, 1
     waiting = collections.deque(todo)
     running: dict[Future, Partition] = {}
-    last = _LastRound(client)
+    at_stop = _RunningAtStop(client)
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: client.cancel(list(running)))
         while running or (waiting and not outcome.stopped):
-            if time.monotonic() - asked > 1:  # a question to the scheduler; not one a partition
+            if time.monotonic() - asked > 1:  # asks the scheduler, so at most once a second
                 asked, expected = time.monotonic(), max(1, capacity() if capacity else len(client.nthreads()))
-            # Twice the workers keeps every worker fed, and adaptive scaling sees work for those to come; more would
-            # only fill the scheduler's memory.
+            # Two partitions per worker keep every worker busy, and adaptive scaling sees work for new workers. More
+            # would only fill the scheduler's memory.
             room = 0 if outcome.stopped else 2 * expected + 2
             while waiting and len(running) < room:
                 partition = waiting.popleft()
-                # A key of this run's own: the scheduler may still know the last run's outcome of the partition.
+                # The key is unique to this run: the scheduler may still hold the partition's result of an earlier run.
                 key = f"estimate-{partition.id}-{run}"
                 future = client.submit(_attempt, task, partition, estimator, key=key, pure=False)
                 running[future] = partition
             for future in _finished(list(running)):
                 partition = running.pop(future)
-                if future.status in ("cancelled", "lost"):  # its worker left with it: it runs again
+                if future.status in ("cancelled", "lost"):  # its worker left, so it runs again
                     waiting.append(partition)
                 else:
-                    _settle(future, partition, store, report, outcome)
-            if tick is not None and tick(outcome, len(running)):  # also after a stop: the user may want it now
+                    _record_result(future, partition, store, report, outcome)
+            if tick is not None and tick(outcome, len(running)):  # also after a stop: `now` may follow
                 outcome.stopped = True
             if outcome.stopped:
-                last.withdraw(running)
+                at_stop.cancel_others(running)
     return outcome
 
 
 def _attempt(
     task: Callable[[Partition, Estimator], Receipt], partition: Partition, estimator: Estimator
 ) -> Receipt | XycdError:
-    """Run a task; what it says in words comes back as a value, since dask logs a traceback of all that is raised."""
+    """Run a task. Return an XycdError as a value, because dask logs a traceback of everything that is raised."""
     try:
         with full_disk_errors(estimator.features):
             return task(partition, estimator)
     except DeviceError as error:
-        _make_way(error)
+        _end_worker(error)
         return error
     except XycdError as error:
         return error
 
 
-def _make_way(error: DeviceError) -> None:
-    """End this worker, which can't go on, where somebody starts another; its task then runs there."""
+def _end_worker(error: DeviceError) -> None:
+    """End this worker if a nanny starts another one; the task then runs there."""
     if get_worker().nanny is not None:
         print(f"This worker ends: {error}", file=sys.stderr, flush=True)
         os._exit(1)
 
 
 def _finished(futures: list[Future], seconds: float = 1.0) -> list[Future]:
-    """Futures that are done, waiting up to `seconds` for the first."""
+    """Return the futures that are done; wait up to `seconds` for the first."""
     with contextlib.suppress(TimeoutError):
         wait(futures, timeout=seconds, return_when="FIRST_COMPLETED")
     return [future for future in futures if future.done()]
 
 
-def _settle(future: Future, partition: Partition, store: FeatureStore, report: Reporter, outcome: Outcome) -> None:
-    """Take a finished future's receipt, or note why it has none."""
+def _record_result(
+    future: Future, partition: Partition, store: FeatureStore, report: Reporter, outcome: Outcome
+) -> None:
+    """Record the receipt or the failure of a finished future."""
     error = future.exception()
     result: Receipt | XycdError | None = future.result() if error is None else None
     if isinstance(result, Receipt):
@@ -158,18 +160,18 @@ def _settle(future: Future, partition: Partition, store: FeatureStore, report: R
     else:
         reason = f"{type(error).__name__}: {error}" if result is None else str(result)
         if isinstance(error, KilledWorker):
-            reason = f"its worker died again and again (out of memory?): {error}"
+            reason = f"its workers died repeatedly (out of memory?): {error}"
         store.add_failure(partition, reason)
         outcome.failed[partition.id] = reason
         report.advance(partition.rows, partition.rows)
         report.note(f"failed: {partition.key} frames {partition.first}-{partition.last}: {reason}")
 
 
-class _LastRound:
-    """What may still finish once the run is asked to stop: partitions that a worker had begun, while it has them.
+class _RunningAtStop:
+    """Partitions that may still finish after a stop: those that a worker had begun and still has.
 
-    The others are taken back, and stay to do for the next run; so does a partition whose worker is lost meanwhile,
-    for which there may never be another.
+    The others are cancelled and left for the next run. So is a partition whose worker is lost meanwhile, since another
+    worker may never come.
     """
 
     def __init__(self, client: Client, interval: float = 1.0) -> None:
@@ -177,15 +179,15 @@ class _LastRound:
         self._begun: dict[str, str] | None = None  # worker by key; None before the stop
         self._next = -math.inf
 
-    def withdraw(self, running: dict[Future, Partition]) -> None:
-        """Take back what isn't where it was when this was first called; a question to the scheduler, now and then."""
+    def cancel_others(self, running: dict[Future, Partition]) -> None:
+        """Cancel the partitions that aren't on the worker that had them at the first call; checks once per interval."""
         if time.monotonic() < self._next:
             return
         now = {key: worker for worker, keys in self._client.processing().items() for key in keys}
         first, self._begun = self._begun is None, now if self._begun is None else self._begun
         stays = {key for key, worker in now.items() if self._begun.get(key) == worker}
         gone = [future for future in running if future.key not in stays]
-        if gone and not first:  # what has just finished isn't with its worker any more either; word of it is under way
+        if gone and not first:  # some may have just finished, with their results on the way
             with contextlib.suppress(TimeoutError):
                 wait(gone, timeout=self._interval)
         gone = [future for future in gone if not future.done()]

@@ -14,13 +14,13 @@ from etl.alignment import judge
 from etl.config import Config
 from etl.errors import SpaceError, XycdError
 from etl.execution.driver import Driver, Stopped
-from etl.execution.job import Job
-from etl.execution.outputs import Output
+from etl.execution.job import DatasetJob
 from etl.execution.plan import disk_needed
 from etl.execution.progress import Progress
-from etl.execution.resume import Resume, look_for_finished, settle, sweep
+from etl.execution.resume import StoreState, inspect_store, reconcile_store, remove_temporary_files
 from etl.execution.scheduling import run_partitions
 from etl.execution.summary import Summary
+from etl.execution.training_file import TrainingFile
 from etl.models import registry
 from etl.stages import annotate as annotate_stage
 from etl.stages import merge as merge_stage
@@ -37,7 +37,7 @@ class DatasetRun:
 
     Parameters
     ----------
-    job : Job
+    job : DatasetJob
         The dataset, its configuration and its files.
     stages : tuple of {"annotate", "estimate", "merge"}
         The stages to run.
@@ -49,7 +49,7 @@ class DatasetRun:
         Open finished files instead of trusting their receipts.
     """
 
-    job: Job
+    job: DatasetJob
     stages: tuple[str, ...]
     driver: Driver
     report: Reporter
@@ -139,29 +139,29 @@ def estimate(run: DatasetRun, partitions: list[Partition]) -> None:
             "estimate": job.estimate_settings.model_dump(mode="json"),
         }
     )
-    resume = look_for_finished(partitions, store, verify=run.verify, maps=job.maps_ending)
-    settle(resume, partitions, store)
+    state = inspect_store(partitions, store, verify=run.verify, maps=job.maps_ending)
+    reconcile_store(state, partitions, store)
     store.clear_failures(partitions)
-    for text in resume.damaged:
+    for text in state.damaged:
         run.report.note(f"set aside and to run again: {text}")
     total = sum(p.rows for p in partitions)
-    done = total - sum(p.rows for p in resume.todo)
+    done = total - sum(p.rows for p in state.todo)
     run.report.start("estimate", total, done)
-    if resume.todo:
-        _check_space(job, resume)
-        client = run.driver.client(len(resume.todo))
+    if state.todo:
+        _check_space(job, state)
+        client = run.driver.client(len(state.todo))
         run.progress.begin("estimate", total, done)
         outcome = run_partitions(
             client,
-            resume.todo,
+            state.todo,
             job.estimator,
             store,
             run.report,
             tick=run.progress.check_in,
             capacity=run.driver.capacity,
         )
-        sweep(resume.todo, store)
-        failed = [(p, outcome.failed[p.id]) for p in resume.todo if p.id in outcome.failed]
+        remove_temporary_files(state.todo, store)
+        failed = [(p, outcome.failed[p.id]) for p in state.todo if p.id in outcome.failed]
         summary.failed += [f"{p.key} frames {p.first}-{p.last}: {reason}" for p, reason in failed]
         summary.stopped = outcome.stopped
     receipts = store.receipts()
@@ -170,13 +170,13 @@ def estimate(run: DatasetRun, partitions: list[Partition]) -> None:
         summary.rows.update(receipt.counts)
     summary.rows["not_run"] += total - sum(r.rows for r in finished)
     summary.rows = +summary.rows  # drops statuses without rows
-    summary.kept = len(resume.finished)
+    summary.kept = len(state.finished)
     summary.ran = len(finished) - summary.kept
     run.report.finish(f"{summary.ran} partitions run, {summary.kept} finished earlier")
 
 
-def _check_space(job: Job, resume: Resume) -> None:
-    needed, free = disk_needed(job, resume.todo, resume.unmapped), free_bytes(job.config.workspace)
+def _check_space(job: DatasetJob, state: StoreState) -> None:
+    needed, free = disk_needed(job, state.todo, state.unmapped), free_bytes(job.config.workspace)
     if needed > free:
         raise SpaceError(
             "The features must fit on the disk.",
@@ -189,18 +189,19 @@ def merge(run: DatasetRun, partitions: list[Partition]) -> None:
     """Write the training files of every split that has ground truth, unless they are up to date."""
     job, report, settings = run.job, run.progress, run.job.config.merge
     verify = run.verify and "estimate" not in run.stages  # estimate has just opened all files
-    finished = look_for_finished(partitions, job.store, verify=verify)
-    for text in finished.damaged:
+    state = inspect_store(partitions, job.store, verify=verify)
+    for text in state.damaged:
         report.note(f"damaged, to be estimated again: {text}")
-    splits = job.merge_inputs(partitions, finished)
+    splits = job.merge_inputs(partitions, state)
     if not splits:
         report.note(f"{job.dataset} has no ground truth: its features are the result; see `xycd query`.")
         return
     job.workspace.training.mkdir(exist_ok=True)
-    receipts = {job.store.folder / receipt.path: receipt for receipt in finished.finished.values()}
+    receipts = {job.store.folder / receipt.path: receipt for receipt in state.finished.values()}
     decides = {"xycd": __version__, "stage": job.stage, "merge": settings.model_dump(mode="json", exclude={"workers"})}
     outputs = {
-        split: Output.of(job.training_file(split), pairs, receipts, decides) for split, pairs in sorted(splits.items())
+        split: TrainingFile.of(job.training_path(split), pairs, receipts, decides)
+        for split, pairs in sorted(splits.items())
     }
     keys = {"annotations": job.annotations_key, "features": job.store.folder.name}
     verdicts = judge.read_verdicts(job.workspace.root / job.dataset / judge.FILE, **keys)
@@ -232,7 +233,7 @@ def merge(run: DatasetRun, partitions: list[Partition]) -> None:
         run.summary.outputs.append(output.path)
 
 
-def _judge(pairs: Sequence[SequenceFiles], job: Job, report: Reporter) -> None:
+def _judge(pairs: Sequence[SequenceFiles], job: DatasetJob, report: Reporter) -> None:
     """Check the alignment of annotations and features, record the verdicts, and report or refuse misfits."""
     path = job.workspace.root / job.dataset / judge.FILE
     if job.config.merge.judge == "off":

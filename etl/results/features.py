@@ -20,7 +20,7 @@ from etl.errors import QueryError, WorkspaceError
 from etl.results.conditions import parse
 from etl.results.reading import CONDITION_NAMES, Block, Layout, RowFilter, Source, kept_maps, read_block
 from etl.results.selection import Completeness, Names, Numbers, fits, frame_range, in_words, is_open
-from etl.store.listing import Shelf, may_be_late
+from etl.store.listing import Listing, may_be_late
 from etl.store.partition import Receipt
 from etl.store.workspace import FeatureStore, Workspace
 from schemas.features import Status
@@ -160,7 +160,7 @@ class Features:
         lost = {receipt.path for receipt in absent}
         late = {PurePosixPath(r.path): r.bytes for r in absent if may_be_late(r.written)}
         if late:  # on a shared disk, what a worker has just written may show later here
-            shelf = Shelf(self.store.folder)
+            shelf = Listing(self.store.folder)
             shelf.wait_for(late, pauses=PATIENCE)
             lost -= {path.as_posix() for path, count in late.items() if shelf.size(path) == count}
         return tuple(item for item in self.receipts if item[1].path not in lost)

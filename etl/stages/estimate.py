@@ -35,7 +35,7 @@ from etl.stages.files.features import inspect, write_partition
 from etl.stages.identity import build_planned_models
 from etl.stages.overlap import Overlap
 from etl.stages.throughput import DecodeThreads, WorkTimes
-from etl.store.listing import once_visible
+from etl.store.listing import wait_until_visible
 from etl.store.netcdf import NETCDF_LOCK
 from etl.store.partition import Partition, Receipt
 from etl.store.workspace import FeatureStore
@@ -83,7 +83,7 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
         if finished is not None and (maps_path is None or maps_path.exists()):
             return finished
         models = build_planned_models(estimator.models, estimator.description)
-        rows = load_rows(once_visible(estimator.annotations / partition.annotation), partition)
+        rows = load_rows(wait_until_visible(estimator.annotations / partition.annotation), partition)
         map_rows = None if maps_path is None else maps.MapRows.of(rows, models, estimator.settings.embeddings)
         table = EstimatedRows(rows, models, estimator.settings, map_rows)
         decoders, times = _decode_threads(), WorkTimes()

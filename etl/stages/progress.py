@@ -1,141 +1,48 @@
-"""Progress of a run: a bar on a terminal, a line at intervals in a log file."""
+"""Progress of a stage: the protocol of those who show it, and texts for times and sizes."""
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
-from typing import Any, Protocol, Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
+from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Receives the progress of a stage."""
+    """Shows the progress of a stage."""
 
     def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
-        """A stage starts; `done` of `total` units were finished earlier."""
+        """Show that a stage begins; `done` of `total` units are finished already."""
         ...
 
-    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
-        """Units are finished, `failed` of them without success; `waiting` is what the stage waits for."""
+    def advance(self, units: int, failed: int = 0) -> None:
+        """Show that some units are finished, of which `failed` failed."""
         ...
 
     def finish(self, summary: str) -> None:
-        """The stage is finished."""
+        """Show that the stage is over."""
         ...
 
     def note(self, text: str) -> None:
-        """Show a message to the user."""
+        """Show a note to the user."""
         ...
 
 
 class Silent:
-    """Reporter that shows nothing; for use as a library."""
+    """Reporter that shows nothing."""
 
     def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
-        """Nothing."""
+        """Do nothing."""
 
-    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
-        """Nothing."""
-
-    def finish(self, summary: str) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-
-class Terminal:
-    """Bar with rate, failures and time left; plain lines every `interval` seconds where there is no terminal.
-
-    Parameters
-    ----------
-    console : Console, optional
-        Where to write; standard error by default, so that standard output holds results only.
-    interval : float
-        Seconds between lines in a log.
-    """
-
-    def __init__(self, console: Console | None = None, interval: float = 15.0) -> None:
-        self.console = console or Console(stderr=True)
-        self.interval = interval
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop_bar()
-
-    def start(self, title: str, total: int, done: int = 0, unit: str = "frames") -> None:
-        """See Reporter."""
-        self._stop_bar()
-        self._title, self._total, self._done, self._unit = title, total, done, unit
-        self._begun, self._first, self._failed, self._waiting = time.monotonic(), done, 0, ""
-        self._last_line = self._begun
-        if self.console.is_terminal:
-            self._bar = Progress(
-                SpinnerColumn(finished_text=" "),
-                TextColumn("{task.description:<9}", markup=False),  # names and paths may hold brackets
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[text]}", markup=False),
-                TimeElapsedColumn(),
-                console=self.console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(title, total=max(total, 1), completed=done, text="")
-
-    def advance(self, units: int, failed: int = 0, **facts: Any) -> None:
-        """See Reporter."""
-        self._done += units
-        self._failed += failed
-        self._waiting = facts.get("waiting", self._waiting)
-        text = self._text()
-        if not self.console.is_terminal:  # it was closed, and output goes to a log
-            self._stop_bar()
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, text=text)
-        elif time.monotonic() - self._last_line >= self.interval:
-            self._last_line = time.monotonic()
-            self.console.print(f"{self._title}: {text}", highlight=False, soft_wrap=True, markup=False)
-
-    def _text(self) -> str:
-        seconds = time.monotonic() - self._begun
-        new = self._done - self._first
-        rate = new / seconds if seconds > 0 else 0.0
-        parts = [f"{self._done:,}/{self._total:,} {self._unit}"]
-        if new:
-            left = (self._total - self._done) / rate
-            parts += [f"{rate:,.1f}/s", f"{duration(left)} left"]
-        if self._failed:
-            parts.append(f"{self._failed:,} failed")
-        if self._waiting:
-            parts.append(self._waiting)
-        return " · ".join(parts)
+    def advance(self, units: int, failed: int = 0) -> None:
+        """Do nothing."""
 
     def finish(self, summary: str) -> None:
-        """See Reporter."""
-        self._stop_bar()
-        text = Text.assemble((self._title, "bold"), f": {summary}")
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """See Reporter."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-    def _stop_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = self._task = None
+        """Do nothing."""
 
 
 def duration(seconds: float) -> str:
-    """Format a time span: 45 s, 12 min, 3 h 20 min."""
+    """Time span in words: 45 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -143,7 +50,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Format bytes with a unit: 1.2 GB."""
+    """Number of bytes with a unit: 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Everything that isn't ok, with its reason: sequences, partitions and frames."""
+"""List of failed sequences, partitions and frames, with reasons."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ COLUMNS = ("dataset", "subject", "action", "subaction", "camera", "frame", "pers
 
 
 def list_failures(root: Path, dataset: str | None = None) -> pd.DataFrame:
-    """All failures of the last runs in a workspace.
+    """List all failures of the last runs in a workspace.
 
     Parameters
     ----------
     root : Path
         The workspace.
     dataset : str, optional
-        Only this one.
+        Dataset to list; by default all.
 
     Returns
     -------
     pandas.DataFrame
-        One row a sequence, partition or frame that isn't ok; columns COLUMNS. `what` is ``annotation``,
-        ``partition``, ``unreadable`` (a feature file) or the frame's status; of frames that no run has got to yet
-        (``not_run``), one row a stretch. `frame` is a number, or first-last, or empty.
+        One row per sequence, partition or frame that isn't ok; columns COLUMNS. `what` is ``annotation``,
+        ``partition``, ``unreadable`` (a feature file) or the frame's status; frames
+        that no run has reached (``not_run``) are listed as ranges. `frame` is a number, first-last, or empty.
 
     Raises
     ------
@@ -67,13 +67,14 @@ def _of_dataset(workspace: Workspace, dataset: str) -> Iterator[dict[str, Any]]:
         yield _entry(key, "partition", entry["reason"], frame=entry["frames"])
     receipts = store.receipts()
     yield from _frames(receipts.values(), store.folder, dataset)
-    noted = PartitionTable.noted(store.folder / f"partitions-{current.annotations}.json", dataset, annotations)
+    table = store.folder / f"partitions-{current.annotations}.json"
+    partitions = PartitionTable.read_partitions(table, dataset, annotations)
     finished = {receipt.id for receipt in receipts.values() if (store.folder / receipt.path).exists()}
-    yield from _not_run(noted, finished | {entry["id"] for entry in failed})
+    yield from _not_run(partitions, finished | {entry["id"] for entry in failed})
 
 
 def _not_run(partitions: Iterable[Partition], known: Container[str]) -> Iterator[dict[str, Any]]:
-    """Partitions of which there is neither a result nor a failure; neighbours in one row."""
+    """Ranges of frames without a result or a failure."""
     ordered = sorted(partitions, key=lambda p: (p.key, p.first))
     for (key, left), run in itertools.groupby(ordered, lambda p: (p.key, p.id not in known)):
         if left:
@@ -83,7 +84,7 @@ def _not_run(partitions: Iterable[Partition], known: Container[str]) -> Iterator
 
 
 def _frames(receipts: Iterable[Receipt], folder: Path, dataset: str) -> Iterator[dict[str, Any]]:
-    """Rows that aren't ok; only files whose receipt counts some are opened."""
+    """Frames that aren't ok. Only files whose receipt counts such frames are opened."""
     for receipt in sorted(receipts, key=lambda r: r.path):
         path = folder / receipt.path
         if receipt.counts.get("ok", 0) == receipt.rows or not path.exists():

@@ -1,7 +1,7 @@
-"""What lies in a store's folders: listed once each, and looked at again where a shared disk shows things late.
+"""Listings of a store's folders, repeated if a shared disk may show new files late.
 
-An NFS client remembers for up to a minute what a folder held, and that a file wasn't in it, so a file that a worker on
-another node wrote a moment ago may seem to be absent here.
+An NFS client caches a folder's listing, and that a file is missing, for up to a minute. So a file that a worker on
+another node has just written may seem to be missing.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Final
 
 from cluster.files import refresh_listing
 
-LATE: Final = 120.0  # seconds after its writing in which a file may not be visible yet
-PAUSES: Final = (0.1, 0.4, 1.0, 2.0, 4.0)  # seconds between looks; all files that are late are waited for together
+LATE: Final = 120.0  # seconds for which a new file may not be visible yet
+PAUSES: Final = (0.1, 0.4, 1.0, 2.0, 4.0)  # seconds between listings
 
 
-class Shelf:
+class Listing:
     """Names and sizes of the files in some folders.
 
     Parameters
     ----------
     root : Path
-        What all paths are relative to.
+        Folder that all paths are relative to.
     """
 
     def __init__(self, root: Path) -> None:
@@ -33,23 +33,23 @@ class Shelf:
         self._folders: dict[str, dict[str, int]] = {}
 
     def look(self, folders: Iterable[PurePosixPath]) -> None:
-        """List folders that haven't been listed yet."""
+        """List folders that aren't listed yet."""
         for folder in folders:
             if folder.as_posix() not in self._folders:
                 self._folders[folder.as_posix()] = _listed(self.root / folder)
 
     def look_again(self, folders: Iterable[PurePosixPath]) -> None:
-        """List folders as the server has them now."""
+        """List folders again, past the NFS client's cache."""
         for folder in set(folders):
             refresh_listing(self.root / folder)
             self._folders[folder.as_posix()] = _listed(self.root / folder)
 
     def size(self, path: PurePosixPath) -> int | None:
-        """Bytes of a file in a folder that was listed; None where there is none."""
+        """Size of a file in a listed folder, bytes; None if there is no such file."""
         return self._folders.get(path.parent.as_posix(), {}).get(path.name)
 
     def names(self) -> Iterable[PurePosixPath]:
-        """Paths of all files that were seen."""
+        """Paths of all files listed."""
         return (PurePosixPath(folder, name) for folder, names in self._folders.items() for name in names)
 
     def wait_for(
@@ -59,7 +59,7 @@ class Shelf:
         pauses: Iterable[float] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Look again and again, for some seconds (PAUSES), until files have the sizes that their writers told."""
+        """List folders again, for some seconds (PAUSES), until the files have the expected sizes."""
         for pause in PAUSES if pauses is None else pauses:
             late = [path for path, size in expected.items() if self.size(path) != size]
             if not late:
@@ -78,8 +78,8 @@ def _listed(folder: Path) -> dict[str, int]:
     return found
 
 
-def once_visible(path: Path, *, sleep: Callable[[float], object] = time.sleep) -> Path:
-    """`path`, once there is something, or after some seconds (PAUSES) in any case."""
+def wait_until_visible(path: Path, *, sleep: Callable[[float], object] = time.sleep) -> Path:
+    """Wait up to some seconds (PAUSES) for `path` to exist; return it."""
     for pause in PAUSES:
         if path.exists():
             break
@@ -89,5 +89,5 @@ def once_visible(path: Path, *, sleep: Callable[[float], object] = time.sleep) -
 
 
 def may_be_late(written: float, now: float | None = None) -> bool:
-    """Whether a file that was written at this epoch second, by its writer's clock, may not be visible yet."""
+    """Whether a file written at this epoch second, by its writer's clock, may not be visible yet."""
     return abs((time.time() if now is None else now) - written) < LATE

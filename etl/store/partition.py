@@ -33,11 +33,11 @@ class Partition:
     first, last : int
         First and last frame number, inclusive.
     rows : int
-        Rows of the annotation dataset in it: one a frame and annotated person.
+        Rows of the annotation dataset in it, one per frame and annotated person.
     frames : int
-        Different frames in it.
+        Number of distinct frames in it.
     id : str
-        16 hex digits; hashes all inputs of its result, never its ordinal.
+        16 hex digits: a hash of all inputs of its result. Its ordinal is no input.
     annotation : str
         The sequence's annotation file, relative to the annotations' folder.
     """
@@ -58,7 +58,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker returns for a finished partition, and the index keeps.
+    """Proof of a finished partition: returned by the worker, kept in the index of receipts.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ class Receipt:
     sha256 : str
         Of the file.
     seconds : float
-        Wall time of the worker, decoding and writing included; from when it had the networks, where another
-        partition was under way in the worker before.
+        Wall time of the worker, with decoding and writing. If the worker was still running the previous partition,
+        from when the networks were free.
     worker : str
         Host and process.
     wait_s, model_s : float
-        Wall time in which the models waited for frames, and in which they worked; 0 where unknown.
+        Wall time for which the models waited for frames, and for which they worked; 0 if unknown.
     written : float
-        Epoch second of the file's writing, by the worker's clock; 0 where unknown.
+        Epoch second at which the file was written, by the worker's clock; 0 if unknown.
     """
 
     id: str
@@ -97,7 +97,7 @@ class Receipt:
     written: float = 0.0
 
     def to_json(self) -> str:
-        """One line of the index."""
+        """Return the line of the index."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
@@ -121,22 +121,22 @@ def digest(*values: Any, length: int = 16) -> str:
 
 @dataclass(frozen=True)
 class SequenceRows:
-    """What partitions of a sequence depend on, of its annotation.
+    """The part of a sequence's annotation that its partitions depend on.
 
     Parameters
     ----------
     key : SequenceKey
         The sequence.
     split : str
-        Its split.
+        Split of the dataset that it belongs to.
     has_truth : bool
-        Whether there are joints.
+        Whether it has annotated joints.
     identity : dict
-        Attributes that tell the inputs apart, JSON-ready.
+        Attributes that identify the inputs, JSON-ready.
     frame_number, person : (N,) int32
         The rows.
     boxes : tuple of arrays
-        Centre (N, 2) of the annotated boxes and joints (N, 17, 2); empty where there is no truth or nobody asked.
+        Centres (N, 2) of the annotated boxes and joints (N, 17, 2), px; empty without ground truth or if not wanted.
     """
 
     key: SequenceKey
@@ -149,7 +149,7 @@ class SequenceRows:
 
     @classmethod
     def of(cls, ds: xr.Dataset, *, boxes: bool = True) -> SequenceRows:
-        """Those of an annotation dataset."""
+        """Take the rows of an annotation dataset."""
         names = _BOXES if boxes and annotation.has_ground_truth(ds) else ()
         return cls(
             key=annotation.key_of(ds),
@@ -163,7 +163,7 @@ class SequenceRows:
 
     @classmethod
     def read(cls, path: Path, *, boxes: bool = True) -> SequenceRows:
-        """Those of an annotation file, without what isn't needed: a resume reads hundreds of files.
+        """Read the rows of an annotation file, and nothing else: a resume reads hundreds of files.
 
         Raises
         ------
@@ -202,7 +202,7 @@ def _identity(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def cut(
+def cut_sequence(
     ds: xr.Dataset | SequenceRows, annotation_path: str, stage_key: str, frames: int, *, uses_boxes: bool
 ) -> list[Partition]:
     """Cut a sequence's annotation dataset into partitions of at most `frames` different frames.
@@ -210,20 +210,20 @@ def cut(
     Parameters
     ----------
     ds : xr.Dataset or SequenceRows
-        Annotation dataset, or what counts of it.
+        Annotation dataset, or its rows.
     annotation_path : str
-        Its file, relative to the annotations' folder.
+        Annotation file, relative to the annotations' folder.
     stage_key : str
         Key of the stage that will run.
     frames : int
-        Frames a partition.
+        Frames per partition.
     uses_boxes : bool
-        Whether the stage looks at the annotated boxes, which then are part of the identity.
+        Whether the stage uses the annotated boxes; they are then part of the identity.
 
     Returns
     -------
     list of Partition
-        In order of frames; no frame is left out.
+        In order of frames, with every frame.
     """
     rows = ds if isinstance(ds, SequenceRows) else SequenceRows.of(ds, boxes=uses_boxes)
     numbers = rows.frame_number
@@ -250,7 +250,7 @@ def cut(
 
 
 def check_disjoint(claims: dict[Path, tuple[SequenceKey, int, int]]) -> None:
-    """Refuse two files that claim the same frames.
+    """Check that no two files hold the same frame.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def check_disjoint(claims: dict[Path, tuple[SequenceKey, int, int]]) -> None:
     Raises
     ------
     WorkspaceError
-        Naming both files.
+        When two files do.
     """
     previous: tuple[SequenceKey, int, int] | None = None
     previous_path = Path()

@@ -1,4 +1,4 @@
-"""The partitions of a run, noted beside its features, so that the next run needn't open every annotation to cut it."""
+"""Table of partitions, stored beside the features, so that a resume needn't open every annotation file."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from etl.store.partition import Partition, SequenceRows, cut
+from etl.store.partition import Partition, SequenceRows, cut_sequence
 from etl.store.workspace import write_atomically
 from schemas.keys import SequenceKey
 
-LAYOUT = 1  # raise it when `cut` gives other partitions for the same annotation
+LAYOUT = 1  # raise it when `cut_sequence` gives other partitions for the same annotation
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is noted of one annotation file.
+class AnnotationEntry:
+    """Partitions of one annotation file.
 
     Parameters
     ----------
     stamp : tuple of int
-        Its size and time.
+        Size and time of change of the file.
     split : str
-        Its split.
+        Split of the sequence.
     has_truth : bool
-        Whether there are joints.
+        Whether the sequence has annotated joints.
     parts : tuple of (first, last, rows, frames, id)
         Its partitions.
     """
@@ -37,21 +37,20 @@ class Entry:
 
 
 class PartitionTable:
-    """Partitions by annotation file, of one stage key and one folder of annotations.
+    """Partitions by annotation file, for one stage key and one folder of annotations.
 
-    A file counts as the one that was noted if it has the same size and time of change: annotations are never changed in
-    place, only replaced.
+    A file with the recorded size and time of change is taken as unchanged: annotations are only ever replaced.
 
     Parameters
     ----------
     path : Path
-        Where the table is, or will be when `save` is called.
+        File of the table; `save` writes it.
     dataset : str
         Name of the dataset.
     annotations : Path
         Folder of the annotations.
     stage_key, frames, uses_boxes
-        See `etl.store.partition.cut`.
+        See `etl.store.partition.cut_sequence`.
     """
 
     def __init__(
@@ -63,8 +62,8 @@ class PartitionTable:
         self._entries = self._read()
         self._changed = False
 
-    def entry(self, name: str) -> Entry:
-        """What is known of the annotation file `name`; it is opened if it is new.
+    def entry(self, name: str) -> AnnotationEntry:
+        """Return the entry of the annotation file `name`; cut the sequence if the file is new.
 
         Raises
         ------
@@ -77,9 +76,9 @@ class PartitionTable:
         known = self._entries.get(name)
         if known is None or known.stamp != stamp:
             rows = SequenceRows.read(path, boxes=self._uses_boxes)
-            parts = cut(rows, name, self._stage_key, self._frames, uses_boxes=self._uses_boxes)
-            noted = tuple((p.first, p.last, p.rows, p.frames, p.id) for p in parts)
-            known = self._entries[name] = Entry(stamp, rows.split, rows.has_truth, noted)
+            partitions = cut_sequence(rows, name, self._stage_key, self._frames, uses_boxes=self._uses_boxes)
+            parts = tuple((p.first, p.last, p.rows, p.frames, p.id) for p in partitions)
+            known = self._entries[name] = AnnotationEntry(stamp, rows.split, rows.has_truth, parts)
             self._changed = True
         return known
 
@@ -88,7 +87,7 @@ class PartitionTable:
         return self._partitions(name, self.entry(name))
 
     def save(self) -> None:
-        """Note what is new; call it only where the workspace is open for writing."""
+        """Write the table if it has changed. The workspace must be open for writing."""
         if self._changed:
             content = {name: asdict(entry) for name, entry in sorted(self._entries.items())}
             text = json.dumps({"layout": LAYOUT, **self._parameters, "files": content})
@@ -96,8 +95,8 @@ class PartitionTable:
             self._changed = False
 
     @classmethod
-    def noted(cls, path: Path, dataset: str, annotations: Path) -> list[Partition]:
-        """All partitions in the table at `path`, however they were cut, of annotations that are still there."""
+    def read_partitions(cls, path: Path, dataset: str, annotations: Path) -> list[Partition]:
+        """Read all partitions of the table at `path` whose annotation files still exist."""
         try:
             content = json.loads(path.read_bytes())
             known = {name: content[name] for name in ("stage_key", "frames", "uses_boxes")}
@@ -107,24 +106,24 @@ class PartitionTable:
         there = [name for name in table._entries if (annotations / name).exists()]
         return [partition for name in there for partition in table._partitions(name, table._entries[name])]
 
-    def _partitions(self, name: str, entry: Entry) -> list[Partition]:
+    def _partitions(self, name: str, entry: AnnotationEntry) -> list[Partition]:
         key = SequenceKey.from_path(self.dataset, name.removesuffix(".nc"))
         return [
             Partition(key, first, last, rows, frames, identity, name)
             for first, last, rows, frames, identity in entry.parts
         ]
 
-    def _read(self) -> dict[str, Entry]:
+    def _read(self) -> dict[str, AnnotationEntry]:
         try:
             content = json.loads(self.path.read_bytes())
             if any(content[name] != value for name, value in {"layout": LAYOUT, **self._parameters}.items()):
                 return {}
             return {name: _entry(values) for name, values in content["files"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}  # absent or damaged: the annotations say it all
+            return {}  # without a table, the annotations are cut again
 
 
-def _entry(values: dict[str, Any]) -> Entry:
+def _entry(values: dict[str, Any]) -> AnnotationEntry:
     size, time = values["stamp"]
     parts = tuple((int(a), int(b), int(c), int(d), str(e)) for a, b, c, d, e in values["parts"])
-    return Entry((size, time), str(values["split"]), bool(values["has_truth"]), parts)
+    return AnnotationEntry((size, time), str(values["split"]), bool(values["has_truth"]), parts)

@@ -1,20 +1,20 @@
-"""The workspace: the folder that holds all results, and who may write to it.
+"""The workspace: the folder of all results, its lock, and atomic writes.
 
 ::
 
     <workspace>/
-      xycd-workspace.json                     what this folder is
+      xycd-workspace.json                     layout of this folder
       <dataset>/annotations/<key>/subject=…/action=…/subaction=…/camera=….nc
       <dataset>/features/<stage key>/subject=…/…/camera=…/<first>-<last>_<id>.nc
-                                                       <first>-<last>_<id>.maps-….zarr.zip, where maps are kept
-                                    stage.json         models and parameters behind the key
-                                    run.json           settings of the last run, and where the raw data were
-                                    receipts.jsonl     one line a finished partition
-                                    partitions-….json  how annotations were cut, to spare opening them again
+                                                       <first>-<last>_<id>.maps-….zarr.zip, if maps are kept
+                                    stage.json         models and parameters that the key hashes
+                                    run.json           settings and raw data folder of the last run
+                                    receipts.jsonl     one line per finished partition
+                                    partitions-….json  table of partitions by annotation file
                                     index/             every finished frame, as Parquet
                                     failures.jsonl     partitions that raised
-                                    attempts/          one line an execution, by host and process
-      <dataset>/current.json                  the keys of the last run, for query
+                                    attempts/          one line per execution, by host and process
+      <dataset>/current.json                  the keys of the last run, for queries
       training/                               the files to train with
 """
 
@@ -68,22 +68,22 @@ class FeatureStore:
         self.failures_path = folder / "failures.jsonl"
 
     def create(self, description: dict[str, Any]) -> None:
-        """Make the folder and record what stands behind its key."""
+        """Make the folder and record the description that its key hashes."""
         make_folder(self.folder)
         if not (self.folder / "stage.json").exists():
             write_atomically(self.folder / "stage.json", json.dumps(description, indent=1, sort_keys=True).encode())
 
     def record_run(self, values: dict[str, Any]) -> None:
-        """Keep what it takes to look at frames again: the raw data's folder, and the settings of the models."""
+        """Record the raw data's folder and the models' settings, to show frames later."""
         write_atomically(self.folder / "run.json", json.dumps(values, indent=1, sort_keys=True).encode())
 
     def last_run(self) -> dict[str, Any]:
-        """What `record_run` was given last; empty where it never was."""
+        """Return the values of the last `record_run`; empty if there are none."""
         path = self.folder / "run.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
     def receipts(self) -> dict[str, Receipt]:
-        """Receipts by partition id; a line that a crash cut short is left out."""
+        """Receipts by partition id, without lines that a crash cut short."""
         found: dict[str, Receipt] = {}
         for line in _lines(self.receipts_path):
             with contextlib.suppress(json.JSONDecodeError, TypeError):
@@ -92,11 +92,11 @@ class FeatureStore:
         return found
 
     def add_receipt(self, receipt: Receipt) -> None:
-        """Append to the index, durably."""
+        """Append a receipt to the index, durably."""
         append_line(self.receipts_path, receipt.to_json())
 
     def failures(self) -> list[dict[str, str]]:
-        """Partitions that raised as a whole when they were last tried: id, path, frames (first-last), reason."""
+        """Partitions that failed as a whole in their last run: id, path, frames (first-last), reason."""
         found = []
         for line in _lines(self.failures_path):
             with contextlib.suppress(json.JSONDecodeError):
@@ -104,7 +104,7 @@ class FeatureStore:
         return found
 
     def add_failure(self, partition: Partition, reason: str) -> None:
-        """Record that a whole partition raised."""
+        """Record that a partition failed as a whole."""
         entry = {
             "id": partition.id,
             "path": partition.path.as_posix(),
@@ -114,7 +114,7 @@ class FeatureStore:
         append_line(self.failures_path, json.dumps(entry))
 
     def clear_failures(self, covered: Collection[Partition]) -> None:
-        """Forget the failures in sequences that a new run covers; it tries them again. Those of others stay."""
+        """Remove the failures of sequences that a new run covers."""
         sequences = {partition.path.parent for partition in covered}
         before = self.failures()
         kept = [entry for entry in before if PurePosixPath(entry["path"]).parent not in sequences]
@@ -124,17 +124,17 @@ class FeatureStore:
             write_atomically(self.failures_path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
     def attempts(self) -> list[dict[str, Any]]:
-        """All executions of partitions so far, finished or not: id, worker, time."""
+        """All executions of partitions so far, finished or not: id and time."""
         files = sorted((self.folder / "attempts").glob("*.jsonl"))
         found = []
         for path in files:
             for line in _lines(path):
-                with contextlib.suppress(json.JSONDecodeError):  # a full disk cut it short
+                with contextlib.suppress(json.JSONDecodeError):  # cut short by a full disk
                     found.append(json.loads(line))
         return found
 
     def record_attempt(self, partition_id: str) -> None:
-        """Note that an execution starts; one file a process, since appends from many nodes can't be trusted."""
+        """Record that an execution starts, in a file per process: appends from several nodes may mix."""
         folder = self.folder / "attempts"
         make_folder(folder)
         entry = {"id": partition_id, "time": time.time()}
@@ -147,7 +147,7 @@ class Workspace:
     Parameters
     ----------
     root : Path
-        The folder; made when it is first written to.
+        The folder; made at the first write.
     """
 
     def __init__(self, root: Path) -> None:
@@ -176,7 +176,7 @@ class Workspace:
         Raises
         ------
         WorkspaceError
-            When there is none, or the workspace is another version's.
+            When there is none, or the workspace has another layout.
         """
         path = self.root / dataset / "current.json"
         is_workspace(self.root)
@@ -195,22 +195,22 @@ class Workspace:
             ) from error
 
     def set_current(self, dataset: str, current: Current) -> None:
-        """Record the keys of this run for queries."""
+        """Record the keys of this run, for queries."""
         values = {"annotations": current.annotations, "features": current.features}
         write_atomically(self.root / dataset / "current.json", json.dumps(values).encode())
 
     def writing(self) -> WorkspaceLock:
-        """Context in which this process alone writes to the workspace."""
+        """Return a context in which only this process writes to the workspace."""
         return WorkspaceLock(self.root)
 
 
 def is_workspace(root: Path) -> bool:
-    """Whether a folder says that it holds results of xycd.
+    """Whether a folder is a workspace.
 
     Raises
     ------
     WorkspaceError
-        When it does, and is of a layout that this version doesn't read.
+        When its layout can't be read by this version.
     """
     marker = root / MARKER
     try:
@@ -229,14 +229,14 @@ def is_workspace(root: Path) -> bool:
 
 
 class WorkspaceLock:
-    """Makes the folder ready for writing and keeps other runs out.
+    """Lock of a workspace: makes the folder if needed, and keeps other runs out.
 
-    The lock is the operating system's, so a killed run leaves none behind.
+    The operating system holds the lock, so it ends with its process.
 
     Raises
     ------
     WorkspaceError
-        When the folder isn't writable, isn't a workspace, or another run holds it.
+        When the folder isn't writable, holds other files, or is in use by another run.
     """
 
     def __init__(self, root: Path) -> None:
@@ -315,23 +315,23 @@ def full_disk_errors(path: Path) -> Iterator[None]:
 
 
 def _inodes(path: Path, error: OSError) -> str:
-    """Whether it is the number of files that no file system has an error of its own for."""
+    """Note that inodes are used up; the error number is the same as for space."""
     if error.errno != errno.ENOSPC:
         return ""
     with contextlib.suppress(OSError):
-        found = os.statvfs(nearest(path))
+        found = os.statvfs(nearest_existing(path))
         if found.f_files and not found.f_favail:
             return " (no inodes left: too many files)"
     return ""
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those that it lies in.
+    """Make a folder and its parents.
 
     Raises
     ------
     WorkspaceError
-        When the disk refuses.
+        When it can't be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -339,16 +339,16 @@ def make_folder(path: Path) -> None:
         raise disk_error(path, error) from error
 
 
-def nearest(path: Path) -> Path:
-    """`path`, or the nearest of its parents that exists."""
+def nearest_existing(path: Path) -> Path:
+    """Return `path`, or its nearest parent that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes on the file system that holds `path` or its nearest existing parent."""
-    return shutil.disk_usage(nearest(path)).free
+    """Free bytes on the file system of `path`."""
+    return shutil.disk_usage(nearest_existing(path)).free
 
 
 def file_sha256(path: Path) -> str:
@@ -358,19 +358,19 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole small file: temporary file beside it, fsync, rename."""
+    """Write a small file: temporary file, fsync, rename."""
     with atomic_target(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
 def atomic_target(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there replaces `path` when the block ends well.
+    """Give a temporary path; the file written there replaces `path` when the block ends without an error.
 
     Raises
     ------
     WorkspaceError
-        When the disk refuses.
+        When it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
@@ -387,10 +387,10 @@ def atomic_target(path: Path) -> Iterator[Path]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line durably; a single write, so that readers never see half of it mixed with another."""
+    """Append one line durably, in a single write, so that lines never mix."""
     try:
         with path.open("ab") as file:
-            # A line that a crash left unfinished must not swallow this one.
+            # An unfinished line, left by a crash, must not merge with this one.
             torn = file.tell() > 0 and _last_byte(path) != b"\n"
             file.write((b"\n" if torn else b"") + line.encode() + b"\n")
             file.flush()

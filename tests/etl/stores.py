@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from etl.stages.files.features import write_partition
-from etl.store.partition import Partition, cut
+from etl.store.partition import Partition, cut_sequence
 from etl.store.workspace import MARKER, Current, FeatureStore, Workspace
 from schemas import annotation, features
 from schemas.features import Status
@@ -42,7 +42,7 @@ def annotate(root: Path, sequences: Iterable[SequenceKey], frames: int = 20, peo
         path.parent.mkdir(parents=True, exist_ok=True)
         ds.to_netcdf(path, engine="netcdf4")
         entries[f"{key.path}.nc"] = {"split": split, "rows": ds.sizes["frame"], "identity": "", "notes": []}
-        parts += cut(ds, f"{key.path}.nc", STAGE, 8, uses_boxes=False)
+        parts += cut_sequence(ds, f"{key.path}.nc", STAGE, 8, uses_boxes=False)
     (folder / "manifest.json").write_text(json.dumps({"dataset": "h36m", "sequences": entries}))
     workspace.set_current("h36m", Current(ANNOTATIONS, STAGE))
     store_of(root).create({})

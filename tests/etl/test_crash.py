@@ -20,7 +20,7 @@ import xarray as xr
 
 from etl import pipeline
 from etl.config import Config, load
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.results.features import open_features
 
 FRAMES, SIZE = 24, 2
@@ -58,7 +58,7 @@ def configure(raw: Path, work: Path, seconds: float, size: int = SIZE) -> tuple[
 
 
 def attempts(config: Config) -> collections.Counter[str]:
-    return collections.Counter(a["id"] for a in Job("folder", config).store.attempts())
+    return collections.Counter(a["id"] for a in DatasetJob("folder", config).store.attempts())
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
@@ -66,7 +66,7 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def wait_for_receipts(config: Config, count: int, process: subprocess.Popen[bytes]) -> None:
-    store = Job("folder", config).store
+    store = DatasetJob("folder", config).store
     deadline = time.monotonic() + 120
     while len(store.receipts()) < count and process.poll() is None:
         assert time.monotonic() < deadline
@@ -102,7 +102,7 @@ def kill_and_go_on(raw: Path, tmp_path: Path, frames: int, size: int, seconds: f
     process.kill()
     process.wait()
     psutil.wait_procs(children, timeout=60)
-    finished = set(Job("folder", config).store.receipts())
+    finished = set(DatasetJob("folder", config).store.receipts())
     before = attempts(config)
     assert finished
 
@@ -134,7 +134,7 @@ def test_ctrl_c_finishes_what_runs_and_the_next_run_the_rest(pictures: Path, tmp
     wait_for_receipts(config, 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the driver and its workers alike
     assert process.wait(timeout=120) == 1
-    store = Job("folder", config).store
+    store = DatasetJob("folder", config).store
     finished = store.receipts()
     assert 0 < len(finished) < FRAMES // SIZE
     assert set(attempts(config)) == set(finished)  # what was begun was finished

@@ -15,9 +15,9 @@ from cluster.config import ClusterConfig
 from etl import pipeline
 from etl.config import Config, load
 from etl.errors import ConfigError, QueryError
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.execution.plan import disk_needed, plan
-from etl.execution.resume import look_for_finished, settle
+from etl.execution.resume import inspect_store, reconcile_store
 from etl.results.features import Features, open_features
 from etl.stages.files import maps
 from tests.etl.fakes import map_of
@@ -63,20 +63,20 @@ def test_maps_are_made_later_resumed_and_queried(raw: Path) -> None:
         pipeline.run(plain, cluster=workers)
         with pytest.raises(QueryError, match="keep_maps = true"):
             opened(plain).to_xarray(maps=True)
-        store = Job("folder", plain).store
+        store = DatasetJob("folder", plain).store
         receipts = store.receipts()
         assert "3 to do, of which 3 for their maps only" in plan(keeping)
-        job = Job("folder", keeping)
+        job = DatasetJob("folder", keeping)
         partitions = job.partitions(job.annotation_files())
         bytes_of_maps = FRAMES * maps.bytes_of_row((6, 4), keeping.estimate.embeddings)
         assert bytes_of_maps > FRAMES * 2 * (6 * 12 + 4 * 25)
-        both, features = (disk_needed(Job("folder", c), partitions) for c in (keeping, plain))
+        both, features = (disk_needed(DatasetJob("folder", c), partitions) for c in (keeping, plain))
         assert both - features == bytes_of_maps
         assert disk_needed(job, partitions, {p.id for p in partitions}) < features
 
         (summary,) = pipeline.run(keeping, cluster=workers)
         assert not summary.failed
-        assert Job("folder", keeping).store.folder == store.folder, "features don't depend on maps"
+        assert DatasetJob("folder", keeping).store.folder == store.folder, "features don't depend on maps"
         assert {i: r.sha256 for i, r in store.receipts().items()} == {i: r.sha256 for i, r in receipts.items()}
         assert len(store.attempts()) == 6
         assert "3 finished, 0 to do\n" in plan(keeping)
@@ -116,23 +116,23 @@ def test_maps_are_made_later_resumed_and_queried(raw: Path) -> None:
 def test_damaged_maps_and_those_of_other_inputs_are_set_aside(raw: Path) -> None:
     config = configure(raw, KEPT)
     pipeline.run(config)
-    job = Job("folder", config)
+    job = DatasetJob("folder", config)
     partitions = job.partitions(job.annotation_files())
     bad = job.store.folder / partitions[1].path.with_suffix(job.maps_ending)
     bad.write_bytes(bad.read_bytes()[:-100])
     kept = bad.with_name(bad.name.replace(partitions[1].id, "0" * 16))
     kept.write_bytes(b"of a picture that was replaced")
 
-    assert not look_for_finished(partitions, job.store, maps=job.maps_ending).todo, "without --verify, its name says so"
-    found = look_for_finished(partitions, job.store, maps=job.maps_ending, verify=True)
+    assert not inspect_store(partitions, job.store, maps=job.maps_ending).todo, "without --verify, its name says so"
+    found = inspect_store(partitions, job.store, maps=job.maps_ending, verify=True)
     assert [p.id for p in found.todo] == [partitions[1].id]
     assert "zip" in found.damaged[0]
-    settle(found, partitions, job.store)
+    reconcile_store(found, partitions, job.store)
     assert bad.with_suffix(".damaged").exists()
     assert not bad.exists()
     assert kept.with_suffix(".superseded").exists()
     assert (job.store.folder / partitions[1].path).exists(), "its features are whole"
-    assert len(look_for_finished(partitions, job.store, verify=True).finished) == 3
+    assert len(inspect_store(partitions, job.store, verify=True).finished) == 3
 
     bad.write_bytes(b"PK")  # a query tells of it, and goes on
     selected = opened(config)

@@ -21,7 +21,7 @@ from etl.demo.human36m import Plan
 from etl.demo.miniature import render
 from etl.demo.truth import SceneTruth
 from etl.errors import MergeError, WorkspaceError
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.execution.summary import Summary
 from etl.results.features import open_features
 from etl.stages.blocks.skeleton import coco_to_h36m
@@ -250,5 +250,5 @@ def test_feature_files_say_where_they_come_from(raw: Path, tmp_path: Path, worke
     path = open_features(tmp_path / "w").paths()[0]
     with xr.open_dataset(path, engine="netcdf4") as ds:
         stage = json.loads(ds.attrs["stage"])
-    assert stage == Job("h36m", config).stage
+    assert stage == DatasetJob("h36m", config).stage
     assert stage["parameters"]["association"] == "person"

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from etl.execution.resume import look_for_finished, settle
-from etl.store.partition import SequenceRows, cut
+from etl.execution.resume import inspect_store, reconcile_store
+from etl.store.partition import SequenceRows, cut_sequence
 from etl.store.workspace import Workspace
 from tests.etl import stores
 
@@ -25,10 +25,10 @@ def live(root: Path) -> None:
     parts = []
     for path in sorted(folder.rglob("*.nc")):
         rows = SequenceRows.read(path)
-        parts += cut(rows, path.relative_to(folder).as_posix(), stores.STAGE, 8, uses_boxes=False)
+        parts += cut_sequence(rows, path.relative_to(folder).as_posix(), stores.STAGE, 8, uses_boxes=False)
     store = stores.store_of(root)
-    resume = look_for_finished(parts, store)
-    settle(resume, parts, store)
+    resume = inspect_store(parts, store)
+    reconcile_store(resume, parts, store)
     random.shuffle(resume.todo)
     stores.estimate(root, resume.todo, channels=(32, 16))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from etl.cli.app import main
-from etl.stages import progress
+from etl.cli.progress_bar import ProgressBar
 from tests.cluster.small_disk import fill, fill_inodes, mounted
 from tests.etl.conftest import Walk
 
@@ -51,16 +51,16 @@ def test_a_full_disk_stops_the_run_and_the_same_command_finishes_it(
     take: Fill,
 ) -> None:
     monkeypatch.setattr(sys, "argv", [])
-    start = progress.Terminal.start
+    start = ProgressBar.start
     with mounted(tmp_path / "disk", kib=8192, inodes=600) as disk:
         taken: list[Path] = []
 
-        def start_on_a_full_disk(self: progress.Terminal, title: str, *arguments: int, **options: str) -> None:
+        def start_on_a_full_disk(self: ProgressBar, title: str, *arguments: int, **options: str) -> None:
             if title == stage and not taken:
                 taken.append(take(disk))
             start(self, title, *arguments, **options)
 
-        monkeypatch.setattr(progress.Terminal, "start", start_on_a_full_disk)
+        monkeypatch.setattr(ProgressBar, "start", start_on_a_full_disk)
         monkeypatch.setattr("etl.execution.steps.free_bytes", lambda folder: 10**9)  # full only after the check
 
         assert command(shared_walk, disk / "work") == 2

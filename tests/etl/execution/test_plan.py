@@ -15,7 +15,7 @@ from etl import pipeline
 from etl.config import Config, load
 from etl.demo.raw_media import write_video
 from etl.execution import plan as planning
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.execution.plan import expected_partitions, plan, training_bytes
 from tests.etl.miniatures import configure, render
 
@@ -85,7 +85,7 @@ def test_files_are_named_and_sized_as_merge_writes_them(raws: Path, tmp_path: Pa
         files = [file for path in summary.outputs for file in ([path] if path.is_file() else path.iterdir())]
         size = sum(file.stat().st_size for file in (*files, *exports))
         rows = sum(len(np.load(path)["S"]) for path in exports)
-        assert training_bytes(Job("h36m", config), rows) == pytest.approx(size, rel=0.5)
+        assert training_bytes(DatasetJob("h36m", config), rows) == pytest.approx(size, rel=0.5)
         assert ", 0 B for training files" in plan(config)
 
 
@@ -99,7 +99,7 @@ def test_a_folder_has_features_only(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_of_many_sequences_some_are_counted(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job("folder", of_folder(pictures, tmp_path / "w"))
+    job = DatasetJob("folder", of_folder(pictures, tmp_path / "w"))
     one, _ = job.reader.sequences()
     looked: list[object] = []
     count = planning.frame_count
@@ -107,6 +107,20 @@ def test_of_many_sequences_some_are_counted(pictures: Path, tmp_path: Path, monk
     found = expected_partitions(job, [one] * 1000)
     assert len(looked) == planning.COUNTED
     assert sum(part.frames for part in found) == 7000
+
+
+@pytest.mark.parametrize(("hz", "rate", "rows"), [(50, None, 100), (25, None, 50), (10, None, 20), (25, 100.0, 25)])
+def test_rows_follow_the_rate_of_images_or_of_the_video(
+    raws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hz: int, rate: float | None, rows: int
+) -> None:
+    """Images of Human3.6M have no rate of their own: they are every frame of videos at 50 Hz."""
+    monkeypatch.setattr(planning, "frame_count", lambda *_: 100)
+    monkeypatch.setattr(planning, "media_rate", lambda *_: rate)
+    root = render("h36m", raws)
+    config = load(None, {"workspace": str(tmp_path), "datasets": {"h36m": {"root": str(root), "hz": hz}}})
+    job = DatasetJob("h36m", config)
+    (sequence, *_) = job.reader.sequences()
+    assert sum(part.rows for part in expected_partitions(job, [sequence])) == rows
 
 
 def test_media_that_cannot_be_opened_are_said(pictures: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from etl import pipeline
 from etl.cli import cluster as cli_cluster
 from etl.config import Config, ModelSettings, load
 from etl.errors import ConfigError, WorkspaceError
-from etl.execution.preflight import Trial, _outlook, check
+from etl.execution.preflight import Trial, _forecast_lines, check_worker
 from etl.store.workspace import MARKER, Workspace
 from schemas import annotation
 
@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.mark.slow
 def test_a_fit_machine(config: Config, tmp_path: Path) -> None:
     pipeline.run(config, stages=("annotate",))
-    text, problems = check(config)
+    text, problems = check_worker(config)
     assert problems == []
     lines = {line[:12].strip(): line[12:].strip() for line in text.splitlines()}
     rate = float(lines["rate"].split()[0])
@@ -54,7 +54,7 @@ def test_a_missing_dataset_is_told_before_a_worker_starts(config: Config, tmp_pa
     values = config.model_dump(mode="json", exclude_none=True, by_alias=True)
     gone = load(None, values, {"datasets": {"folder": {"root": str(tmp_path / "gone")}}})
     with pytest.raises(ConfigError, match="gone"):
-        check(gone)
+        check_worker(gone)
 
 
 def test_detaching_needs_slurm(config: Config) -> None:
@@ -124,7 +124,7 @@ def test_logs_lie_where_the_run_says(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_what_the_rate_means(config: Config, cluster: dict[str, Any], outlook: str) -> None:
     config = config.model_copy(update={"cluster": ClusterConfig.model_validate(cluster)})
     report = {"extras": {"partition": {"frames_per_s": 5.0, "decode_threads": 2, "models_s": 1.0}}}
-    lines = _outlook(report, config, [(None, [SimpleNamespace(frames=36_000)])])  # type: ignore[list-item]
+    lines = _forecast_lines(report, config, [(None, [SimpleNamespace(frames=36_000)])])  # type: ignore[list-item]
     assert lines[0] == "rate         5.0 frames/s a worker, with 2 threads to decode; models ready after 1.0 s"
     assert lines[1] == f"outlook      36,000 frames are {outlook}"
 

@@ -16,12 +16,12 @@ import cluster
 from cluster.config import ClusterConfig
 from etl.config import EstimateSettings, ModelSettings
 from etl.errors import DeviceError, WorkspaceError
-from etl.execution.resume import look_for_finished, settle
+from etl.execution.resume import inspect_store, reconcile_store
 from etl.execution.scheduling import Outcome, run_partitions
 from etl.stages.estimate import Estimator
 from etl.stages.files.features import inspect, write_partition
 from etl.stages.progress import Silent
-from etl.store.partition import Partition, Receipt, cut
+from etl.store.partition import Partition, Receipt, cut_sequence
 from etl.store.workspace import FeatureStore
 from schemas import annotation, features
 
@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 @pytest.fixture
 def parts() -> list[Partition]:
-    return cut(annotation.mock(frames=FRAMES), "a.nc", "key", SIZE, uses_boxes=False)
+    return cut_sequence(annotation.mock(frames=FRAMES), "a.nc", "key", SIZE, uses_boxes=False)
 
 
 def estimator(store: FeatureStore) -> Estimator:
@@ -97,7 +97,7 @@ def test_every_partition_runs_once_and_then_never_again(
     outcome = run_partitions(client, parts, estimator(store), store, Silent(), task=write)
     assert outcome.counts == {"ok": FRAMES}
     assert set(store.receipts()) == {p.id for p in parts}
-    again = look_for_finished(parts, store, verify=True)
+    again = inspect_store(parts, store, verify=True)
     assert not again.todo
     assert collections.Counter(a["id"] for a in store.attempts()) == dict.fromkeys((p.id for p in parts), 1)
 
@@ -114,7 +114,7 @@ def test_a_partition_that_raises_costs_itself(client: Client, store: FeatureStor
     assert outcome.failed == {parts[1].id: "ValueError: the second partition is cursed"}
     (listed,) = store.failures()
     assert listed["frames"] == f"{SIZE}-{2 * SIZE - 1}"
-    assert [p.id for p in look_for_finished(parts, store).todo] == [parts[1].id]
+    assert [p.id for p in inspect_store(parts, store).todo] == [parts[1].id]
 
 
 def test_a_full_disk_stops_the_run(client: Client, store: FeatureStore, parts: list[Partition]) -> None:
@@ -130,12 +130,12 @@ def test_stopping_finishes_what_runs_and_leaves_the_rest(
         client, parts, estimator(store), store, Silent(), task=write_slowly, tick=lambda outcome, running: True
     )
     assert outcome.stopped
-    left = look_for_finished(parts, store)
+    left = inspect_store(parts, store)
     assert left.finished
     assert left.todo
     assert left.adopted == 0  # every file that was begun has its receipt
     run_partitions(client, left.todo, estimator(store), store, Silent(), task=write)
-    assert not look_for_finished(parts, store).todo
+    assert not inspect_store(parts, store).todo
 
 
 def write_at_leisure(partition: Partition, estimator: Estimator) -> Receipt:
@@ -183,7 +183,7 @@ def test_after_a_stop_no_partition_waits_for_another_worker(store: FeatureStore,
     assert outcome.stopped
     assert not outcome.failed
     assert begun(store) == 1
-    assert look_for_finished(parts, store).todo == parts
+    assert inspect_store(parts, store).todo == parts
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_workers_that_die_lose_nothing(store: FeatureStore, parts: list[Partitio
         outcome = run_partitions(client, parts, estimator(store), store, Silent(), task=write_or_die)
     assert not outcome.failed
     assert outcome.counts == {"ok": FRAMES}
-    assert not look_for_finished(parts, store, verify=True).todo
+    assert not inspect_store(parts, store, verify=True).todo
 
 
 def _fill(store: FeatureStore, parts: list[Partition], receipts: bool = True) -> None:
@@ -206,12 +206,12 @@ def _fill(store: FeatureStore, parts: list[Partition], receipts: bool = True) ->
 def test_files_without_receipts_are_opened_and_adopted(store: FeatureStore, parts: list[Partition]) -> None:
     _fill(store, parts, receipts=False)
     (store.folder / parts[2].path).write_bytes(b"half a file")
-    found = look_for_finished(parts, store)
+    found = inspect_store(parts, store)
     assert found.adopted == len(parts) - 1
     assert [p.id for p in found.todo] == [parts[2].id]
-    settle(found, parts, store)
+    reconcile_store(found, parts, store)
     assert len(store.receipts()) == len(parts) - 1
-    assert look_for_finished(parts, store).adopted == 0
+    assert inspect_store(parts, store).adopted == 0
     assert (store.folder / parts[2].path).with_suffix(".damaged").exists()
 
 
@@ -224,12 +224,12 @@ def test_damaged_and_lost_files_run_again(store: FeatureStore, parts: list[Parti
     content = bytearray(flipped.read_bytes())
     content[-50] ^= 0xFF
     flipped.write_bytes(content)
-    found = look_for_finished(parts, store)
+    found = inspect_store(parts, store)
     assert [p.id for p in found.todo] == [parts[0].id, parts[1].id]
     assert "gone" in found.damaged[0]
     assert f"not {path.stat().st_size + 100}" in found.damaged[1]
     # A flipped bit keeps the size: it takes --verify to see it.
-    assert parts[3] in look_for_finished(parts, store, verify=True).todo
+    assert parts[3] in inspect_store(parts, store, verify=True).todo
 
 
 def test_a_file_that_is_visible_late_is_not_lost(
@@ -247,12 +247,12 @@ def test_a_file_that_is_visible_late_is_not_lost(
         if len(looks) == 3:
             aside.rename(hidden)
 
-    assert not look_for_finished(parts, store, sleep=sleep).todo
+    assert not inspect_store(parts, store, sleep=sleep).todo
     assert len(looks) == 3
     # What was written long ago and isn't there is lost at once.
     hidden.unlink()
     monkeypatch.setattr("etl.store.listing.time.time", lambda: time.monotonic() + 1e10)
-    found = look_for_finished(parts, store, sleep=lambda _: pytest.fail("it waited"))
+    found = inspect_store(parts, store, sleep=lambda _: pytest.fail("it waited"))
     assert found.damaged == [f"{parts[2].path}: the file is gone"]
 
 
@@ -260,18 +260,18 @@ def test_what_the_dead_were_writing_is_removed(store: FeatureStore, parts: list[
     _fill(store, parts)
     torn = (store.folder / parts[0].path).with_name(".x.nc.host.1.2.tmp")
     torn.touch()
-    settle(look_for_finished(parts, store), parts, store)
+    reconcile_store(inspect_store(parts, store), parts, store)
     assert not torn.exists()
-    assert not look_for_finished(parts, store).todo
+    assert not inspect_store(parts, store).todo
 
 
 def test_files_of_replaced_media_are_set_aside(store: FeatureStore, parts: list[Partition]) -> None:
     _fill(store, parts)
     ds = annotation.mock(frames=FRAMES).assign_attrs(media_bytes=999)
-    new = cut(ds, "a.nc", "key", SIZE, uses_boxes=False)
-    found = look_for_finished(new, store)
+    new = cut_sequence(ds, "a.nc", "key", SIZE, uses_boxes=False)
+    found = inspect_store(new, store)
     assert len(found.todo) == len(new)
-    settle(found, new, store)
+    reconcile_store(found, new, store)
     assert not list(store.folder.rglob("*.nc"))
     assert len(list(store.folder.rglob("*.superseded"))) == len(parts)
 
@@ -279,7 +279,7 @@ def test_files_of_replaced_media_are_set_aside(store: FeatureStore, parts: list[
 def test_a_file_of_another_partition_is_not_taken(store: FeatureStore, parts: list[Partition]) -> None:
     _fill(store, parts[:1], receipts=False)
     (store.folder / parts[0].path).rename(store.folder / parts[1].path)
-    found = look_for_finished(parts[:2], store)
+    found = inspect_store(parts[:2], store)
     assert not found.finished
     assert json.dumps(found.damaged).count("isn't this partition's") == 1
 

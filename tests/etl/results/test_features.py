@@ -12,7 +12,7 @@ from etl import pipeline
 from etl.errors import QueryError, WorkspaceError
 from etl.results.features import open_features
 from etl.results.selection import parse_frames
-from etl.store.listing import Shelf
+from etl.store.listing import Listing
 from schemas.features import Status
 from tests.etl import stores
 from tests.etl.conftest import Walk
@@ -247,15 +247,15 @@ def test_a_file_that_a_shared_disk_shows_late_is_no_loss(tmp_path: Path, monkeyp
     aside = path.with_name("seen-by-others")
     path.rename(aside)
     monkeypatch.setattr("etl.results.features.PATIENCE", (0, 0))
-    real, looks = Shelf.look_again, []
+    real, looks = Listing.look_again, []
 
-    def look_again(self: Shelf, folders: Iterable[PurePosixPath]) -> None:
+    def look_again(self: Listing, folders: Iterable[PurePosixPath]) -> None:
         looks.append(1)
         if len(looks) == 2:
             aside.rename(path)
         real(self, folders)
 
-    monkeypatch.setattr(Shelf, "look_again", look_again)
+    monkeypatch.setattr(Listing, "look_again", look_again)
     found = open_features(tmp_path)
     assert found.completeness().lost == ()
     assert found.load().sizes["frame"] == 20

@@ -27,7 +27,7 @@ from etl.stages.estimate import (
 from etl.stages.files.features import write_partition
 from etl.stages.identity import describe_models, describe_stage, stage_key
 from etl.stages.throughput import DecodeThreads
-from etl.store.partition import Partition, cut
+from etl.store.partition import Partition, cut_sequence
 from etl.store.workspace import FeatureStore
 from schemas import annotation, features
 from schemas.features import Status
@@ -65,7 +65,7 @@ def make(tmp_path: Path, ds: xr.Dataset, **settings: Any) -> tuple[Estimator, li
     store = FeatureStore(tmp_path / "features" / stage_key(stage))
     store.create(stage)
     estimator = Estimator(models, chosen, tmp_path / "raw", folder, store.folder, json.dumps(stage))
-    parts = cut(ds, "a.nc", store.folder.name, chosen.partition_frames, uses_boxes=estimator.uses_boxes)
+    parts = cut_sequence(ds, "a.nc", store.folder.name, chosen.partition_frames, uses_boxes=estimator.uses_boxes)
     return estimator, parts
 
 
@@ -170,7 +170,7 @@ def test_sizes_of_the_maps_behind_embeddings_are_recorded(raw: Path, tmp_path: P
 def test_a_file_with_embeddings_of_the_large_networks_is_small_enough(tmp_path: Path) -> None:
     """1024 channels of RTMPose-l and 256 of ViT-L: at most 46 kB a frame, which are 35 GB for Human3.6M at 25 Hz."""
     ds = features.mock(frames=512, pose_channels=1024, depth_channels=256)
-    (part,) = cut(annotation.mock(frames=512), "a.nc", "key", 512, uses_boxes=False)
+    (part,) = cut_sequence(annotation.mock(frames=512), "a.nc", "key", 512, uses_boxes=False)
     store = FeatureStore(tmp_path / "features")
     store.create({})
     receipt = write_partition(ds, part, store)

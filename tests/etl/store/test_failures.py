@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl import pipeline
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.store.failures import list_failures
 from etl.store.partition import Partition
 from etl.store.partition_table import PartitionTable
@@ -78,7 +78,7 @@ def test_what_no_run_has_got_to_is_listed_by_stretches(tmp_path: Path, parts: li
 
 
 def test_a_run_of_some_sequences_keeps_the_failures_of_others(walk: Walk) -> None:
-    job = Job("h36m", walk.config())
+    job = DatasetJob("h36m", walk.config())
     parts = job.partitions(job.annotation_files())
     for part in parts:
         job.store.add_failure(part, f"of {part.key.camera}")

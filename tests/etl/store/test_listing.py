@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from etl.store import listing as shelf
-from etl.store.listing import LATE, PAUSES, Shelf, may_be_late, once_visible
+from etl.store.listing import LATE, PAUSES, Listing, may_be_late, wait_until_visible
 
 
 class LateDisk:
@@ -74,7 +74,7 @@ def files(tmp_path: Path) -> dict[PurePosixPath, int]:
 
 
 def test_each_folder_is_listed_once(tmp_path: Path, files: dict[PurePosixPath, int], late: LateDisk) -> None:
-    there = Shelf(tmp_path)
+    there = Listing(tmp_path)
     there.look(path.parent for path in files)
     there.look([PurePosixPath("absent")])
     assert {path: there.size(path) for path in files} == files
@@ -87,7 +87,7 @@ def test_each_folder_is_listed_once(tmp_path: Path, files: dict[PurePosixPath, i
 def test_late_files_are_waited_for_together(tmp_path: Path, files: dict[PurePosixPath, int], late: LateDisk) -> None:
     late.hidden = {"1.nc": 3, "2.nc": 2}
     slept: list[float] = []
-    there = Shelf(tmp_path)
+    there = Listing(tmp_path)
     there.look({path.parent for path in files})
     there.wait_for(files, sleep=slept.append)
     assert {path: there.size(path) for path in files} == files
@@ -101,7 +101,7 @@ def test_a_lost_file_is_waited_for_some_seconds_only(
     lost, *others = files
     (tmp_path / lost).unlink()
     slept: list[float] = []
-    there = Shelf(tmp_path)
+    there = Listing(tmp_path)
     there.look({path.parent for path in files})
     there.wait_for(files, sleep=slept.append)
     assert there.size(lost) is None
@@ -112,7 +112,7 @@ def test_a_lost_file_is_waited_for_some_seconds_only(
 
 def test_an_old_size_is_late_too(tmp_path: Path, files: dict[PurePosixPath, int]) -> None:
     path = next(iter(files))
-    there = Shelf(tmp_path)
+    there = Listing(tmp_path)
     there.look([path.parent])
     (tmp_path / path).write_bytes(bytes(99))  # the client still knew the size before
     there.wait_for({path: 99}, sleep=lambda _: None)
@@ -128,11 +128,11 @@ def test_once_visible(tmp_path: Path) -> None:
         if len(pauses) == 2:
             path.touch()
 
-    assert once_visible(path, sleep=sleep) == path
+    assert wait_until_visible(path, sleep=sleep) == path
     assert pauses == list(PAUSES[:2])
-    once_visible(path, sleep=lambda _: pytest.fail("it is there"))
+    wait_until_visible(path, sleep=lambda _: pytest.fail("it is there"))
     pauses.clear()
-    assert once_visible(tmp_path / "never", sleep=lambda _: None) == tmp_path / "never"
+    assert wait_until_visible(tmp_path / "never", sleep=lambda _: None) == tmp_path / "never"
 
 
 def test_only_what_was_written_lately_may_be_late() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.errors import WorkspaceError
-from etl.store.partition import Receipt, SequenceRows, check_disjoint, cut, digest
+from etl.store.partition import Receipt, SequenceRows, check_disjoint, cut_sequence, digest
 from schemas import annotation
 from schemas.keys import SequenceKey
 
@@ -18,7 +18,7 @@ from schemas.keys import SequenceKey
 @given(frames=st.integers(1, 50), people=st.integers(1, 3), size=st.integers(1, 20))
 def test_every_row_is_in_exactly_one_partition(frames: int, people: int, size: int) -> None:
     ds = annotation.mock(frames=frames, people=people)
-    parts = cut(ds, "a.nc", "key", size, uses_boxes=False)
+    parts = cut_sequence(ds, "a.nc", "key", size, uses_boxes=False)
     assert sum(p.rows for p in parts) == ds.sizes["frame"]
     assert sum(p.frames for p in parts) == frames
     assert len({p.id for p in parts}) == len(parts)
@@ -28,7 +28,7 @@ def test_every_row_is_in_exactly_one_partition(frames: int, people: int, size: i
 
 
 def _ids(ds: object, key: str = "key", size: int = 10, uses_boxes: bool = False) -> list[str]:
-    return [p.id for p in cut(ds, "a.nc", key, size, uses_boxes=uses_boxes)]  # type: ignore[arg-type]
+    return [p.id for p in cut_sequence(ds, "a.nc", key, size, uses_boxes=uses_boxes)]  # type: ignore[arg-type]
 
 
 def test_an_id_depends_on_inputs_alone() -> None:
@@ -51,7 +51,7 @@ def test_boxes_count_only_where_they_are_used() -> None:
 def test_frames_with_gaps_are_cut_by_count() -> None:
     ds = annotation.mock(frames=10)
     ds = ds.assign_coords(frame_number=("frame", np.arange(0, 20, 2, dtype=np.int32)))
-    parts = cut(ds, "a.nc", "key", 4, uses_boxes=False)
+    parts = cut_sequence(ds, "a.nc", "key", 4, uses_boxes=False)
     assert [(p.first, p.last, p.frames) for p in parts] == [(0, 6, 4), (8, 14, 4), (16, 18, 2)]
     assert parts[0].path.name == f"000000-000006_{parts[0].id}.nc"
 
@@ -63,7 +63,8 @@ def test_files_are_cut_as_the_datasets_in_them(tmp_path: Path, ground_truth: boo
     ds = annotation.mock(key, frames=30, people=2, ground_truth=ground_truth).assign_attrs(camera_parameters="")
     ds.to_netcdf(tmp_path / "a.nc", engine="netcdf4")
     rows = SequenceRows.read(tmp_path / "a.nc", boxes=uses_boxes)
-    assert cut(rows, "a.nc", "key", 10, uses_boxes=uses_boxes) == cut(ds, "a.nc", "key", 10, uses_boxes=uses_boxes)
+    read, given = (cut_sequence(source, "a.nc", "key", 10, uses_boxes=uses_boxes) for source in (rows, ds))
+    assert read == given
     assert (rows.key, rows.split, rows.has_truth) == (key, "train", ground_truth)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etl.store.partition import cut
+from etl.store.partition import cut_sequence
 from etl.store.partition_table import PartitionTable
 from schemas import annotation
 from schemas.keys import SequenceKey
@@ -34,7 +34,7 @@ def test_partitions_are_those_of_the_annotation(tmp_path: Path, names: list[str]
         found = table(tmp_path)
         for key, name in zip(KEYS, names, strict=True):
             ds = annotation.mock(key, 30)
-            assert found.partitions(name) == cut(ds, name, "key", 12, uses_boxes=True)
+            assert found.partitions(name) == cut_sequence(ds, name, "key", 12, uses_boxes=True)
             assert (found.entry(name).split, found.entry(name).has_truth) == ("train", True)
         assert len(opens) == 2  # none of them the second time
         if not again:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from etl.config import Config, load
 from etl.errors import ConfigError
-from etl.execution.job import Job
+from etl.execution.job import DatasetJob
 from etl.execution.plan import plan
 from etl.models import registry
 from etl.models.auglift import runtimes as auglift_runtimes
@@ -67,7 +67,7 @@ def make_features(config: Config, **runtimes: str) -> Path:
     """Leave what a run with these runtimes leaves; the folder of its features."""
     named = {f"{part}_runtime": runtime for part, runtime in runtimes.items() if runtime != "openvino"}
     settings = config.models.model_copy(update={"options": {**config.models.options, **named}})
-    job = Job("folder", config.model_copy(update={"models": settings}))
+    job = DatasetJob("folder", config.model_copy(update={"models": settings}))
     description = job.stage
     description["models"]["runtimes"].update(runtimes)
     with Workspace(config.workspace).writing():
@@ -118,7 +118,7 @@ def test_features_of_the_same_runtimes_are_continued(configure, runtime):
     folder = make_features(config, **dict.fromkeys(PARTS, runtime))
     found, notes = registry.choose_runtimes(config, compute=True)
     assert notes == []
-    assert Job("folder", found).store.folder == folder
+    assert DatasetJob("folder", found).store.folder == folder
 
 
 def test_features_of_openvino_are_not_continued_and_the_run_says_why(configure):
@@ -127,7 +127,7 @@ def test_features_of_openvino_are_not_continued_and_the_run_says_why(configure):
     found, notes = registry.choose_runtimes(config, compute=True)
     assert chosen(config) == {"onnxruntime"}
     assert notes == [OPENVINO_NOTE]
-    assert not Job("folder", found).store.folder.exists()
+    assert not DatasetJob("folder", found).store.folder.exists()
     assert OPENVINO_NOTE in plan(config)
 
 
@@ -138,7 +138,7 @@ def test_features_of_other_runtimes_are_named_with_the_options_that_continue_the
     _, (note,) = registry.choose_runtimes(config, compute=True)
     assert 'pose_runtime = "onnxruntime"' in note
     found, _ = registry.choose_runtimes(configure({f"{part}_runtime": "onnxruntime" for part in PARTS}), compute=True)
-    assert Job("folder", found).store.folder == folder
+    assert DatasetJob("folder", found).store.folder == folder
 
 
 def test_features_of_other_networks_are_not_mentioned(configure):
@@ -157,7 +157,7 @@ def test_finished_features_are_merged_anywhere(configure, monkeypatch):
     monkeypatch.setattr(auglift_runtimes, "sees_gpu", ask)
     found, notes = registry.choose_runtimes(configure(), compute=False)
     assert notes == []
-    assert Job("folder", found).store.folder == folder
+    assert DatasetJob("folder", found).store.folder == folder
 
 
 def test_half_precision_is_refused_where_the_processor_lacks_it(configure, monkeypatch):

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from etl.execution.outputs import Output
+from etl.execution.training_file import TrainingFile
 from etl.stages.join import SequenceFiles
 from etl.store.partition import Receipt
 
 
-def describe(folder: Path, checksum: str = "aa", **settings: str) -> Output:
+def describe(folder: Path, checksum: str = "aa", **settings: str) -> TrainingFile:
     features = folder / "features.nc"
     receipts = {features: Receipt("id", "features.nc", 1, 1, {"ok": 1}, 1, checksum, 0.0, "")}
     pairs = [SequenceFiles(folder / "annotation.nc", (features,))]
-    return Output.of(folder / "out.npz", pairs, receipts, {"part": "truth", **settings})
+    return TrainingFile.of(folder / "out.npz", pairs, receipts, {"part": "truth", **settings})
 
 
 @pytest.fixture

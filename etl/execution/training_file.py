@@ -1,4 +1,4 @@
-"""Whether training files are still those of their inputs: a merge that would change nothing isn't run again."""
+"""Record of a training file's inputs, so that a merge that would change nothing is skipped."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from etl.store.workspace import write_atomically
 
 
 @dataclass(frozen=True)
-class Output:
-    """One training file, and what it is to be made from.
+class TrainingFile:
+    """A training file and its inputs.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Output:
     pairs : tuple of SequenceFiles
         The sequences in it.
     inputs : str
-        Digest of the contents of these, and of the settings.
+        Digest of the sequences' contents and of the settings.
     """
 
     path: Path
@@ -34,17 +34,17 @@ class Output:
     @classmethod
     def of(
         cls, path: Path, pairs: Iterable[SequenceFiles], receipts: Mapping[Path, Receipt], settings: Mapping[str, Any]
-    ) -> Output:
-        """Describe an output.
+    ) -> TrainingFile:
+        """Describe a training file.
 
         Parameters
         ----------
         path, pairs
             As above.
         receipts : mapping of Path to Receipt
-            Of the feature files, which carry their checksums; annotation files count by size and time.
+            Receipts of the feature files, with their checksums. Annotation files are compared by size and time.
         settings : mapping
-            JSON-ready: versions and parameters that decide what is written.
+            Versions and parameters that change the content, JSON-ready.
         """
         pairs = tuple(pairs)
         facts = [
@@ -57,20 +57,20 @@ class Output:
         return cls(path, pairs, digest(dict(settings), facts, length=32))
 
     @property
-    def _note(self) -> Path:
+    def _record_path(self) -> Path:
         return self.path.with_name(f".{self.path.name}.inputs.json")
 
     def is_current(self) -> bool:
-        """Whether the file is there, as it was written from just these inputs."""
+        """Whether the file exists and was written from the same inputs."""
         try:
-            noted = json.loads(self._note.read_bytes())
-            return bool(noted == self._facts())
+            recorded = json.loads(self._record_path.read_bytes())
+            return bool(recorded == self._facts())
         except (OSError, ValueError):
             return False
 
     def record(self) -> None:
-        """Note what the file, which has just been written, was made from."""
-        write_atomically(self._note, json.dumps(self._facts()).encode())
+        """Record the inputs of the file that was just written."""
+        write_atomically(self._record_path, json.dumps(self._facts()).encode())
 
     def _facts(self) -> dict[str, Any]:
         files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
