@@ -1,8 +1,6 @@
-"""The alignment judge on files: merge asks it whether detections and annotations belong together.
+"""Judge the alignment of sequences from their files, and write and read the verdicts.
 
-Every sequence gets a verdict: the faults by the rules of `etl.alignment.fit`, and what its motion is too little to
-tell. A shift that one short sequence can't tell may be told by all of a recording, a camera, a subject or a dataset
-together, since readers and releases err systematically.
+Merge refuses sequences whose detections do not belong to their annotations (etl.alignment.fit has the rules).
 """
 
 from __future__ import annotations
@@ -10,15 +8,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from etl.alignment.fit import SPACE, TIME, Finding, judge_sequence
-from etl.alignment.hypotheses import Hypothesis
-from etl.alignment.timing import Estimate, pooled
+from etl.alignment.fit import MAX_ROWS, MIN_ROWS, Finding, judge_sequence
+from etl.alignment.timing import Estimate
 from etl.alignment.tracks import Track, relative_errors, rows_to_judge
 from etl.errors import MergeError
 from etl.stages.join import SequenceFiles, key_of, match, names_of, opened, rows_of
@@ -29,18 +26,18 @@ from schemas.features import Status
 from schemas.keys import SequenceKey
 from schemas.skeletons import LIMB_JOINTS
 
-SCHEMA: Final = "xycd judge 3"
+SCHEMA: Final = "xycd judge 4"
 FILE: Final = "judge.json"  # in <workspace>/<dataset>
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the judge says of one sequence.
+class SequenceVerdict:
+    """Result of the judge for one sequence.
 
     Parameters
     ----------
     sequence : str
-        Its key, as words.
+        Its key in words.
     path : str
         Its key, as a relative path.
     rows : int
@@ -48,11 +45,11 @@ class Verdict:
     error : float
         Median error of the 12 limb joints as annotated, fraction of the person's size; NaN without rows.
     findings : tuple of Finding
-        Empty where the identity is the best explanation, or nothing can be told.
+        Empty if nothing was found.
     shift : Estimate, optional
-        Frames by which the annotations lie behind the detected motion; None where the motion can't be compared.
+        Frames by which the annotations lag behind the detected motion; None if the motion cannot be compared.
     untold : mapping of str to str
-        The faults that could neither be found nor excluded, with the reason. They are no alarm.
+        Faults that can neither be found nor excluded, with the reason.
     """
 
     sequence: str
@@ -65,12 +62,12 @@ class Verdict:
 
     @property
     def aligned(self) -> bool:
-        """Whether enough frames were looked at, and nothing was found."""
-        return self.rows >= SPACE.rows and not self.findings
+        """Whether enough frames were judged, and nothing was found."""
+        return self.rows >= MIN_ROWS and not self.findings
 
     @property
     def word(self) -> str:
-        """In a word or two: the faults; or that there are none, or too few frames to tell."""
+        """The faults; else "aligned", or "not judged" if there are too few frames."""
         if self.findings:
             return ", ".join(finding.fault for finding in self.findings)
         return "aligned" if self.aligned else "not judged"
@@ -79,7 +76,7 @@ class Verdict:
         return f"{self.sequence}: {'; '.join(map(str, self.findings)) or self.word}"
 
 
-def judge_files(pairs: Sequence[SequenceFiles]) -> list[Verdict]:
+def judge_files(pairs: Sequence[SequenceFiles]) -> list[SequenceVerdict]:
     """Judge sequences from their files; the cameras of one recording are compared with each other.
 
     Parameters
@@ -89,7 +86,7 @@ def judge_files(pairs: Sequence[SequenceFiles]) -> list[Verdict]:
 
     Returns
     -------
-    list of Verdict
+    list of SequenceVerdict
         One a sequence, in the order of their keys.
 
     Raises
@@ -101,70 +98,27 @@ def judge_files(pairs: Sequence[SequenceFiles]) -> list[Verdict]:
     for pair in pairs:
         key = _key_of(pair.annotation)
         recordings.setdefault((key.dataset, key.subject, key.action, key.subaction), {})[key.camera] = pair
-    verdicts: dict[SequenceKey, Verdict] = {}
+    verdicts: dict[SequenceKey, SequenceVerdict] = {}
     for recording, views in sorted(recordings.items()):
         # One recording at a time: memory doesn't grow with the dataset.
         tracks = {camera: read_track(pair) for camera, pair in sorted(views.items())}
         for camera, track in tracks.items():
             others = {name: other for name, other in tracks.items() if name != camera}
             judgement = judge_sequence(track, others)
-            rows = rows_to_judge(track, SPACE.most_rows)
+            rows = rows_to_judge(track, MAX_ROWS)
             errors = relative_errors(track.detected[rows], track.annotated[rows], track.size[rows, None])
             told = errors[:, LIMB_JOINTS][np.isfinite(errors[:, LIMB_JOINTS])]
             error = float(np.median(told)) if told.size else float("nan")
             key = SequenceKey(*recording, camera)
             shift = judgement.timing.shift if judgement.timing else None
-            verdicts[key] = Verdict(
+            verdicts[key] = SequenceVerdict(
                 str(key), key.path.as_posix(), len(rows), error, judgement.findings, shift, judgement.untold
             )
-    return list(systematic(verdicts).values())
-
-
-def systematic(verdicts: Mapping[SequenceKey, Verdict]) -> dict[SequenceKey, Verdict]:
-    """Name the shift that sequences have together, where each for itself leaves it open.
-
-    Parameters
-    ----------
-    verdicts : mapping of SequenceKey to Verdict
-        One a sequence, each judged for itself.
-
-    Returns
-    -------
-    dict of SequenceKey to Verdict
-        The same, with a finding more where the shifts of a group agree on a fault and the sequence's own fits that.
-    """
-    groups: dict[tuple[str, ...], list[Estimate]] = {}
-    for key, verdict in verdicts.items():
-        if verdict.shift is not None:
-            for group in _groups(key):
-                groups.setdefault(group, []).append(verdict.shift)
-    together = {group: (pooled(shifts), len(shifts)) for group, shifts in groups.items()}
-    result = dict(verdicts)
-    for key, verdict in verdicts.items():
-        own = verdict.shift
-        if own is None or verdict.findings or "shift" not in verdict.untold:
-            continue
-        for group in _groups(key):
-            common, count = together[group]
-            if common is None or common.least <= TIME.margin or common.half >= TIME.told:
-                continue
-            named = Hypothesis("shift", round(common.value))
-            if named.shift and abs(own.value - common.value) <= own.half:
-                words = f"{named}, fitted {common} frames over {count} sequences of {' '.join(group[1:])}"
-                untold = {fault: reason for fault, reason in verdict.untold.items() if fault != "shift"}
-                result[key] = replace(verdict, findings=(Finding("shift", words),), untold=untold)
-                break
-    return result
-
-
-def _groups(key: SequenceKey) -> list[tuple[str, ...]]:
-    """What may share a fault with a sequence, the smallest first."""
-    recording = ("recording", key.subject, key.action, str(key.subaction))
-    return [recording, ("camera", key.camera), ("subject", key.subject), ("dataset", key.dataset)]
+    return list(verdicts.values())
 
 
 def read_track(files: SequenceFiles) -> Track:
-    """Detections and annotations of a sequence, joined on person and frame.
+    """Read the detections and annotations of a sequence, joined on person and frame.
 
     Raises
     ------
@@ -195,25 +149,25 @@ def _key_of(path: Path) -> SequenceKey:
         return key_of(ds)
 
 
-def faulty(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those with a finding."""
+def faulty(verdicts: Sequence[SequenceVerdict]) -> list[SequenceVerdict]:
+    """Verdicts with a finding."""
     return [verdict for verdict in verdicts if verdict.findings]
 
 
-def not_judged(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those of which nothing can be said: too few frames with a detection and a usable annotation."""
+def not_judged(verdicts: Sequence[SequenceVerdict]) -> list[SequenceVerdict]:
+    """Verdicts of sequences with too few frames that have a detection and a usable annotation."""
     return [verdict for verdict in verdicts if not verdict.findings and not verdict.aligned]
 
 
-def left_open(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Of how many of the judged sequences each fault could neither be found nor excluded."""
+def left_open(verdicts: Sequence[SequenceVerdict]) -> dict[str, int]:
+    """Number of judged sequences for which each fault can neither be found nor excluded."""
     judged = (verdict for verdict in verdicts if verdict.findings or verdict.aligned)
     counts = Counter(fault for verdict in judged for fault in verdict.untold)
     return dict(sorted(counts.items()))
 
 
-def notes(verdicts: Sequence[Verdict]) -> list[str]:
-    """What the one who merges should know, a line each: the faulty, those not judged, and what is left open."""
+def notes(verdicts: Sequence[SequenceVerdict]) -> list[str]:
+    """One line for each misaligned sequence, for those not judged, and for the open questions."""
     found = [f"misaligned: {verdict}" for verdict in faulty(verdicts)]
     if few := not_judged(verdicts):
         found.append(f"alignment: {len(few)} of {len(verdicts)} sequences have too few frames to be judged")
@@ -223,13 +177,13 @@ def notes(verdicts: Sequence[Verdict]) -> list[str]:
     return found
 
 
-def refuse(verdicts: Sequence[Verdict]) -> None:
-    """Raise where a sequence has a finding.
+def refuse(verdicts: Sequence[SequenceVerdict]) -> None:
+    """Raise an error if a sequence has a finding.
 
     Raises
     ------
     etl.errors.MergeError
-        Naming the sequences with their evidence.
+        Names the sequences and their evidence.
     """
     bad = faulty(verdicts)
     if bad:
@@ -241,27 +195,27 @@ def refuse(verdicts: Sequence[Verdict]) -> None:
         )
 
 
-def write_verdicts(verdicts: Sequence[Verdict], path: Path, *, annotations: str, features: str) -> None:
-    """Write verdicts as JSON, whole or not at all.
+def write_verdicts(verdicts: Sequence[SequenceVerdict], path: Path, *, annotations: str, features: str) -> None:
+    """Write verdicts as JSON, atomically.
 
     Parameters
     ----------
-    verdicts : sequence of Verdict
+    verdicts : sequence of SequenceVerdict
         One a sequence.
     path : Path
         The file.
     annotations, features : str
-        Keys of what was judged.
+        Keys of the judged annotations and features.
     """
     entries = [asdict(v) | {"error": v.error if np.isfinite(v.error) else None} for v in verdicts]
     content = {"schema": SCHEMA, "annotations": annotations, "features": features, "verdicts": entries}
     write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-def read_verdicts(path: Path, *, annotations: str, features: str) -> list[Verdict]:
-    """Read what `write_verdicts` wrote of these annotations and features.
+def read_verdicts(path: Path, *, annotations: str, features: str) -> list[SequenceVerdict]:
+    """Read the verdicts on these annotations and features.
 
-    Empty where there is no such file, or one of other annotations or features, or of older code.
+    Empty if there is no file, or if it is about other annotations or features, or has another schema.
     """
     if not path.exists():
         return []
@@ -274,5 +228,5 @@ def read_verdicts(path: Path, *, annotations: str, features: str) -> list[Verdic
         findings = tuple(Finding(**finding) for finding in entry["findings"])
         error = float("nan") if entry["error"] is None else entry["error"]
         shift = entry["shift"] and Estimate(**entry["shift"])
-        found.append(Verdict(**{**entry, "findings": findings, "error": error, "shift": shift}))
+        found.append(SequenceVerdict(**{**entry, "findings": findings, "error": error, "shift": shift}))
     return found

@@ -14,7 +14,6 @@ limb's word, whose bias can't be told from a shift: the degrees of freedom are t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -233,37 +232,3 @@ def significance(gains: Floats) -> float:
         return 0.0
     variance = float(_by_time((gains - gains.mean())[:, None])[0, 0])
     return float(gains.sum() / np.sqrt(max(variance, 1e-18)))
-
-
-def pooled(estimates: Sequence[Estimate]) -> Estimate | None:
-    """What several sequences say together, each of which may have a bias of its own.
-
-    Random effects (Paule and Mandel 1982), with an interval that holds for few sequences (Hartung and Knapp 2001):
-    sequences that contradict each other make it wide.
-
-    Returns
-    -------
-    Estimate or None
-        None for fewer than two.
-    """
-    if len(estimates) < 2:
-        return None
-    values = np.array([e.value for e in estimates])
-    within = np.array([max(e.error, 1e-6) for e in estimates]) ** 2
-    freedom = len(values) - 1
-
-    def spread(between: float) -> tuple[float, float, float]:
-        weights = 1 / (within + between)
-        mean = float((weights * values).sum() / weights.sum())
-        return float((weights * (values - mean) ** 2).sum()), mean, float(weights.sum())
-
-    low, high = 0.0, float(np.ptp(values)) ** 2 + 1e-12
-    if spread(low)[0] > freedom:
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if spread(middle)[0] > freedom else (low, middle)
-    scatter, mean, total = spread(low)
-    error = float(np.sqrt(max(scatter / freedom, 1.0) / total))
-    # Where they agree as well as their own errors let expect, the freedom is theirs together (Satterthwaite 1946).
-    shares = (1 / (within * total)) ** 2 / np.array([max(e.freedom, 1.0) for e in estimates])
-    return Estimate(mean, error, freedom if low > 0 else max(float(1 / shares.sum()), 1.0))

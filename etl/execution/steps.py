@@ -246,6 +246,6 @@ def _judge(pairs: Sequence[SequenceFiles], job: DatasetJob, report: Reporter) ->
     _report_verdicts(verdicts, report)
 
 
-def _report_verdicts(verdicts: Sequence[judge.Verdict], report: Reporter) -> None:
+def _report_verdicts(verdicts: Sequence[judge.SequenceVerdict], report: Reporter) -> None:
     for note in judge.notes(verdicts):
         report.note(note)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from etl.alignment.judge import FILE as JUDGE_FILE
-from etl.alignment.judge import Verdict, read_verdicts
+from etl.alignment.judge import SequenceVerdict, read_verdicts
 from etl.errors import MergeError, WorkspaceError
 from etl.results.rows import Rows, read_rows
 from etl.store.failures import list_failures
@@ -49,7 +49,7 @@ class Material:
         Of the finished partitions.
     failures : DataFrame
         See etl.store.failures.
-    verdicts : tuple of Verdict
+    verdicts : tuple of SequenceVerdict
         Of the alignment judge; empty where it hasn't been asked about these features.
     stage : dict
         Models and parameters behind the features.
@@ -66,7 +66,7 @@ class Material:
     counts: Counter[str]
     receipts: tuple[Receipt, ...]
     failures: pd.DataFrame
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[SequenceVerdict, ...]
     stage: dict[str, Any]
     damaged: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from etl.alignment.judge import Verdict
+from etl.alignment.judge import SequenceVerdict
 from etl.report import measures
 from etl.results.rows import Rows
 from schemas.skeletons import H36M_17, LIMB_JOINTS
@@ -76,7 +76,7 @@ def joint_ranges(values: Array, title: str, unit: str, *, digits: int = 1, scale
     return fig
 
 
-def shifts(verdicts: Sequence[Verdict], most: int = 40) -> go.Figure:
+def shifts(verdicts: Sequence[SequenceVerdict], most: int = 40) -> go.Figure:
     """Fitted shift of each sequence with its 95 % interval; of many, those that are farthest from none."""
     told = [(verdict, verdict.shift) for verdict in verdicts if verdict.shift is not None]
     far = sorted(told, key=lambda pair: (pair[1].least, abs(pair[1].value)), reverse=True)[:most]

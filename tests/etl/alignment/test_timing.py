@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.alignment.timing import Estimate, fit, pooled, significance
+from etl.alignment.timing import Estimate, fit, significance
 from etl.alignment.tracks import Track
 from etl.demo.human36m import RATE
 from tests.etl.alignment.test_fit import CAMERA, gait, seen_from, track
@@ -96,24 +96,6 @@ def test_intervals() -> None:
     assert some.least == pytest.approx(0.7799, abs=1e-4)
     assert Estimate(-0.1, 0.1, 11).least == 0
     assert str(some) == "+1.00 ± 0.22"
-
-
-def test_what_agrees_is_sharper_together_and_what_contradicts_is_not() -> None:
-    wide = [Estimate(value, 0.3, 2) for value in (0.9, 1.1, 1.0, 1.05, 0.95)]
-    together = pooled(wide)
-    assert together is not None
-    assert together.value == pytest.approx(1.0, abs=0.01)
-    assert together.half < 0.4 < wide[0].half
-    apart = pooled([Estimate(0.0, 0.1, 5), Estimate(5.0, 0.1, 5)])
-    assert apart is not None
-    assert apart.least == 0
-    assert pooled(wide[:1]) is None
-
-
-def test_an_outlier_among_many_does_not_make_a_fault_of_all() -> None:
-    found = pooled([Estimate(v, 0.15, 5) for v in (0.0, 0.1, -0.1, 0.05, -0.05, 1.0)])
-    assert found is not None
-    assert found.least == 0
 
 
 def test_neighbours_that_err_alike_count_less() -> None:
