@@ -139,7 +139,10 @@ class Driver:
         failure = getattr(self.cluster, "failure", None)
         if failure is not None:
             raise failure
-        return self.handle_commands()
+        stopping = self.handle_commands()
+        if stopping and hasattr(self.cluster, "hold"):
+            self.cluster.hold("the run is stopping")  # a job that ends now needs no replacement
+        return stopping
 
     def handle_commands(self) -> bool:
         """Carry out commands from other terminals; return whether to stop.

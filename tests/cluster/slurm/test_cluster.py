@@ -110,6 +110,7 @@ class Worker(SimpleNamespace):
         # Jobs without a worker, the latest first; then idle ones; then those with the fewest tasks.
         (1, {"a": 2, "b": 0, "c": 1}, ["e", "d", "b", "c", "a"]),
         (1, {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0}, ["e", "d", "c", "b", "a"]),
+        (1, {"d": 0, "e": 0}, ["c", "b", "a", "e", "d"]),
         (2, {"a-0": 1, "a-1": 0, "b-0": 0, "b-1": 0, "c-0": 3, "c-1": 0, "d-0": 0}, ["e", "d", "b", "a", "c"]),
     ],
 )

@@ -195,3 +195,13 @@ def test_workers_go_before_merge_and_come_back_for_more(
         driver.client(4)
     one = ["cluster up", "client up", "client down", "cluster down", "GPU-hours: 0.50 in 1 jobs (17 0.50)"]
     assert log == (["client up", "client down", one[-1]] if given else 2 * one)
+
+
+def test_a_run_that_stops_replaces_no_jobs(config: Config) -> None:
+    held: list[str] = []
+    driver = Driver(config, Silent(), SimpleNamespace(hold=held.append, failure=None))
+    assert not driver.poll()
+    assert held == []
+    driver._stop_requested = True
+    assert driver.poll()
+    assert held == ["the run is stopping"]
