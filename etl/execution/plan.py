@@ -51,7 +51,7 @@ def check_run(config: Config, stages: Sequence[str]) -> list[str]:
     if "estimate" in stages or "merge" in stages:
         registry.check(config.models.set, cache=config.models.cache, **config.models.options)
     if "estimate" in stages:
-        maps.check(config.estimate.embeddings, config.models)
+        maps.check_can_keep(config.estimate.embeddings, config.models)
     for name in datasets:
         DatasetJob(name, config).reader.sequences()  # lists the files only
     return list(datasets)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from etl.stages.files.features import inspect
-from etl.stages.files.maps import inspect as inspect_maps
+from etl.stages.files.features import verify_partition
+from etl.stages.files.maps import verify_maps
 from etl.store.listing import Listing, may_be_late
 from etl.store.netcdf import DAMAGE
 from etl.store.partition import Partition, Receipt, check_disjoint
@@ -79,11 +79,11 @@ def inspect_store(
             continue
         try:
             if receipt is None:
-                receipt = inspect(partition, store)
+                receipt = verify_partition(partition, store)
                 state.adopted += 1
             elif found != receipt.bytes:
                 raise ValueError(f"{found} bytes, not {receipt.bytes}")
-            elif verify and inspect(partition, store).sha256 != receipt.sha256:
+            elif verify and verify_partition(partition, store).sha256 != receipt.sha256:
                 raise ValueError("its checksum isn't the receipt's")
         except DAMAGE as error:
             state.damaged.append(f"{partition.path}: {error}")
@@ -102,7 +102,7 @@ def _has_maps(partition: Partition, store: FeatureStore, ending: str, state: Sto
         if not verify:
             return True
         try:
-            inspect_maps(store.folder / path, partition.id, partition.rows)
+            verify_maps(store.folder / path, partition.id, partition.rows)
             return True
         except DAMAGE as error:
             state.damaged.append(f"{path}: {error}")

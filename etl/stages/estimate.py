@@ -31,7 +31,7 @@ from etl.models.base import Frame, ModelSet, OnDevice
 from etl.stages.blocks.chain import estimate_batch
 from etl.stages.estimated_rows import EstimatedRows, uses_boxes
 from etl.stages.files import maps
-from etl.stages.files.features import inspect, write_partition
+from etl.stages.files.features import verify_partition, write_partition
 from etl.stages.identity import build_planned_models
 from etl.stages.overlap import Overlap
 from etl.stages.throughput import DecodeThreads, WorkTimes
@@ -56,11 +56,6 @@ class Estimator:
     features: Path  # folder of the feature store
     description: str = field(repr=False)  # of the stage, as JSON: an attribute of each file; see etl.stages.identity
 
-    def maps_of(self, features: Path) -> Path | None:
-        """Path of the maps beside a feature file; None if none are kept."""
-        embeddings = self.settings.embeddings
-        return maps.path_of(features, embeddings) if embeddings.keep_maps else None
-
     @property
     def uses_boxes(self) -> bool:
         """Whether detections are matched to annotated boxes."""
@@ -79,7 +74,8 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
     """
     with OVERLAP.partition() as progress:
         store = FeatureStore(estimator.features)
-        finished, maps_path = _finished(partition, store), estimator.maps_of(store.folder / partition.path)
+        finished = _finished(partition, store)
+        maps_path = maps.path_of(store.folder / partition.path, estimator.settings.embeddings)
         if finished is not None and (maps_path is None or maps_path.exists()):
             return finished
         models = build_planned_models(estimator.models, estimator.description)
@@ -119,7 +115,7 @@ def _finished(partition: Partition, store: FeatureStore) -> Receipt | None:
     refresh_listing((store.folder / partition.path).parent)
     if (store.folder / partition.path).exists():
         with contextlib.suppress(ValueError, OSError, KeyError):
-            return inspect(partition, store)
+            return verify_partition(partition, store)
     return None
 
 

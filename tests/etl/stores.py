@@ -89,4 +89,4 @@ def estimate(
     """Write the features of partitions and their receipts."""
     store = store_of(root)
     for part in parts:
-        store.add_receipt(write_partition(features_of(root, part, statuses, channels), part, store, 0.0))
+        store.add_receipt(write_partition(features_of(root, part, statuses, channels), part, store))

@@ -20,13 +20,13 @@ from schemas import features
 from schemas.features import Status
 
 
-def write_partition(ds: xr.Dataset, partition: Partition, store: FeatureStore, seconds: float = 0.0) -> Receipt:
+def write_partition(ds: xr.Dataset, partition: Partition, store: FeatureStore) -> Receipt:
     """Write the feature file (temporary file, fsync, rename); returns its receipt."""
     # Made in memory, because HDF5 reports a full disk as "HDF error", which may mean anything.
     with NETCDF_LOCK:
         content = ds.to_netcdf(None, engine="netcdf4", format="NETCDF4")
     checksum = _write_and_hash(store.folder / partition.path, content)
-    return replace(make_receipt(ds, partition, len(content), checksum, seconds), written=round(time.time(), 3))
+    return replace(make_receipt(ds, partition, len(content), checksum), written=round(time.time(), 3))
 
 
 def _write_and_hash(target: Path, content: memoryview) -> str:
@@ -40,7 +40,7 @@ def _write_and_hash(target: Path, content: memoryview) -> str:
         return checksum.result()
 
 
-def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str, seconds: float) -> Receipt:
+def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str) -> Receipt:
     """Receipt of a file with the content `ds`."""
     values, counts = np.unique(ds["status"].values, return_counts=True)
     return Receipt(
@@ -51,12 +51,12 @@ def make_receipt(ds: xr.Dataset, partition: Partition, size: int, checksum: str,
         counts={Status(v).name.lower(): int(n) for v, n in zip(values, counts, strict=True)},
         bytes=size,
         sha256=checksum,
-        seconds=round(seconds, 3),
+        seconds=0.0,
         worker=f"{socket.gethostname()}-{os.getpid()}",
     )
 
 
-def inspect(partition: Partition, store: FeatureStore) -> Receipt:
+def verify_partition(partition: Partition, store: FeatureStore) -> Receipt:
     """Open a partition's file and check it; returns its receipt.
 
     Raises
@@ -70,5 +70,5 @@ def inspect(partition: Partition, store: FeatureStore) -> Receipt:
         if ds.attrs.get("partition") != partition.id or ds.sizes["frame"] != partition.rows:
             raise ValueError("it isn't this partition's file")
         stat = path.stat()
-        receipt = make_receipt(ds, partition, stat.st_size, file_sha256(path), 0.0)
+        receipt = make_receipt(ds, partition, stat.st_size, file_sha256(path))
         return replace(receipt, written=round(stat.st_mtime, 3))

@@ -26,12 +26,12 @@ CHUNK_BYTES: Final = 1 << 20  # about what reading a single row costs at most
 COMPRESSOR: Final[Mapping[str, str | int]] = {"id": "zstd", "level": 1}
 
 
-def path_of(features: Path, settings: EmbeddingSettings) -> Path:
-    """The maps file that belongs to a feature file."""
-    return features.with_suffix(settings.maps_ending)
+def path_of(features: Path, settings: EmbeddingSettings) -> Path | None:
+    """Path of the maps file beside a feature file; None if none are kept."""
+    return features.with_suffix(settings.maps_ending) if settings.keep_maps else None
 
 
-def check(settings: EmbeddingSettings, chosen: ModelSettings) -> None:
+def check_can_keep(settings: EmbeddingSettings, chosen: ModelSettings) -> None:
     """Check, before anything runs, that maps can be kept if configured.
 
     Raises
@@ -169,7 +169,7 @@ def read(path: Path, names: Collection[str] | None = None) -> xr.Dataset:
         return (ds if names is None else ds[list(names)]).load()
 
 
-def inspect(path: Path, partition: str, rows: int) -> None:
+def verify_maps(path: Path, partition: str, rows: int) -> None:
     """Read a maps file, and check that it is complete and belongs to the partition.
 
     Raises

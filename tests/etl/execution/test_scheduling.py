@@ -19,7 +19,7 @@ from etl.errors import DeviceError, WorkspaceError
 from etl.execution.resume import inspect_store, reconcile_store
 from etl.execution.scheduling import Outcome, run_partitions
 from etl.stages.estimate import Estimator
-from etl.stages.files.features import inspect, write_partition
+from etl.stages.files.features import verify_partition, write_partition
 from etl.stages.progress import Silent
 from etl.store.partition import Partition, Receipt, cut_sequence
 from etl.store.workspace import FeatureStore
@@ -57,7 +57,7 @@ def write(partition: Partition, estimator: Estimator) -> Receipt:
     store.record_attempt(partition.id)
     ds = features.mock(partition.key, partition.rows, first=partition.first)
     ds.attrs["partition"] = partition.id
-    return write_partition(ds, partition, store, 0.0)
+    return write_partition(ds, partition, store)
 
 
 def write_and_tell(partition: Partition, estimator: Estimator) -> Receipt:
@@ -83,7 +83,7 @@ def write_or_die(partition: Partition, estimator: Estimator) -> Receipt:
     """Kill -9 the worker at the first execution of every third partition, after the file is there."""
     store = FeatureStore(estimator.features)
     if (store.folder / partition.path).exists():  # dask runs it again, too, where the driver was about to ask for it
-        return inspect(partition, store)
+        return verify_partition(partition, store)
     done = write(partition, estimator)
     attempts = collections.Counter(a["id"] for a in store.attempts())
     if partition.first % (3 * SIZE) == 0 and attempts[partition.id] == 1:

@@ -76,7 +76,7 @@ def test_the_median_is_that_of_the_errors(tmp_path: Path) -> None:
     from etl.stages.files.features import write_partition
 
     store = stores.store_of(tmp_path)
-    store.add_receipt(write_partition(ds, part, store, 0.0))
+    store.add_receipt(write_partition(ds, part, store))
     (line,) = summary_table(open_features(tmp_path), "subject").to_dict("records")
     assert line["error_px"] == pytest.approx(errors.mean(), rel=1e-4)
     assert line["error_px_median"] == pytest.approx(np.median(errors), rel=0.05)

@@ -59,7 +59,7 @@ def keeping(tmp_path: Path, ds: xr.Dataset | None = None, **options: Any) -> tup
 
 
 def kept(estimator: Estimator, part: Partition) -> Path:
-    path = estimator.maps_of(estimator.features / part.path)
+    path = maps.path_of(estimator.features / part.path, estimator.settings.embeddings)
     assert path is not None
     return path
 
@@ -138,7 +138,7 @@ def test_features_are_the_same_with_maps_and_without(raw: Path, tmp_path: Path) 
     assert (same, without.features) == (part, with_maps.features)
     estimate_partition(part, without)
     plain = xr.load_dataset(without.features / part.path, engine="netcdf4")
-    assert without.maps_of(without.features / part.path) is None
+    assert maps.path_of(without.features / part.path, without.settings.embeddings) is None
     assert not list(with_maps.features.rglob("*.zarr.zip"))
     (with_maps.features / part.path).unlink()
     estimate_partition(part, with_maps)
@@ -209,7 +209,7 @@ def test_a_write_that_is_cut_short_leaves_nothing(raw: Path, tmp_path: Path, mon
     assert len(written) >= 9
     assert not [path for path in estimator.features.rglob("*") if path.suffix in (".zip", ".nc")]
     estimate_partition(part, estimator)
-    maps.inspect(kept(estimator, part), part.id, part.rows)
+    maps.verify_maps(kept(estimator, part), part.id, part.rows)
 
 
 def damage(path: Path) -> None:
@@ -226,22 +226,22 @@ def test_a_damaged_file_is_told(raw: Path, tmp_path: Path, harm: Callable[[Path]
     estimator, part = keeping(tmp_path)
     estimate_partition(part, estimator)
     path = kept(estimator, part)
-    maps.inspect(path, part.id, part.rows)
+    maps.verify_maps(path, part.id, part.rows)
     with pytest.raises(ValueError, match="this partition's"):
-        maps.inspect(path, "another", part.rows)
+        maps.verify_maps(path, "another", part.rows)
     harm(path)
     with pytest.raises(OSError, match=path.name):
-        maps.inspect(path, part.id, part.rows)
+        maps.verify_maps(path, part.id, part.rows)
 
 
 def test_maps_that_cannot_be_kept_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, mapped = (ModelSettings(set=f"tests.etl.fakes:{name}") for name in ("build", "build_mapped"))
-    maps.check(EmbeddingSettings(enabled=True), plain)
-    maps.check(SETTINGS, mapped)
-    maps.check(SETTINGS, ModelSettings(set="auglift"))
+    maps.check_can_keep(EmbeddingSettings(enabled=True), plain)
+    maps.check_can_keep(SETTINGS, mapped)
+    maps.check_can_keep(SETTINGS, ModelSettings(set="auglift"))
     for chosen in (plain, ModelSettings(set="embedded")):
         with pytest.raises(ConfigError, match="has none"):
-            maps.check(SETTINGS, chosen)
+            maps.check_can_keep(SETTINGS, chosen)
     original = builtins.__import__
 
     def absent(name: str, *args: Any, **options: Any) -> Any:
@@ -251,7 +251,7 @@ def test_maps_that_cannot_be_kept_are_refused_before_anything_runs(monkeypatch: 
 
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(ConfigError, match=r"xycd\[zarr\]"):
-        maps.check(SETTINGS, mapped)
+        maps.check_can_keep(SETTINGS, mapped)
 
 
 def test_bytes_of_a_row_are_those_on_the_disk_about(tmp_path: Path) -> None:
