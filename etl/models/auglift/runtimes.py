@@ -160,12 +160,12 @@ def _has_driver() -> bool:
 def _runtimes_of_features(config: Config, settings: AugliftSettings) -> Iterator[dict[str, str]]:
     """Runtimes by network of each dataset's last features, if the same networks made them."""
     workspace = Workspace(config.workspace)
-    for dataset in set(config.datasets.selected()).intersection(workspace.datasets()):
+    for dataset in sorted(set(config.datasets.selected()).intersection(workspace.datasets())):
         key = workspace.current(dataset).features
         path = workspace.features(dataset, key or "").folder / "stage.json"
         if key is None or not path.exists():
             continue
-        models = json.loads(path.read_bytes())["models"]
+        models = json.loads(path.read_bytes()).get("models", {})
         if all(models.get(part) == getattr(settings, part) for part in settings.runtimes) and "runtimes" in models:
             yield models["runtimes"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from PIL import Image
 
 from etl.config import Config, load
 from etl.errors import ConfigError
+from etl.execution import steps
 from etl.execution.job import DatasetJob
 from etl.execution.plan import plan
 from etl.models import registry
 from etl.models.auglift import runtimes as auglift_runtimes
+from etl.models.auglift.settings import parse
+from etl.results.features import open_features
+from etl.stages.progress import Silent
 from etl.store.partition import digest
 from etl.store.workspace import Current, Workspace
+from tests.etl import stores
 
 OPTIONS = {"weights": "random", "detector": "rtmdet-nano-person", "pose": "rtmpose-t"}
 PARTS = ("detector", "pose", "depth")
@@ -25,6 +31,16 @@ OPENVINO_NOTE = (
     "features of this workspace were made with OpenVINO, which xycd no longer uses: "
     "new ones are made with onnxruntime; the old ones stay readable"
 )
+
+
+class Notes(Silent):
+    """Keeps what a run reports."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +145,25 @@ def test_features_of_openvino_are_not_continued_and_the_run_says_why(configure):
     assert notes == [OPENVINO_NOTE]
     assert not DatasetJob("folder", found).store.folder.exists()
     assert OPENVINO_NOTE in plan(config)
+
+
+def test_features_of_openvino_stay_queryable_while_new_ones_are_made(tmp_path):
+    root = tmp_path / "work"
+    stores.estimate(root, stores.annotate(root, stores.keys()))
+    networks = {"detector": "rtmdet-nano-person", "pose": "rtmpose-t", "depth": parse({}).depth}
+    described = {"models": {**networks, "runtimes": dict.fromkeys(PARTS, "openvino")}}
+    (stores.store_of(root).folder / "stage.json").write_text(json.dumps(described))
+    before = open_features(root, "h36m").load()
+    values = {
+        "workspace": str(root),
+        "datasets": {"h36m": {"root": str(tmp_path)}},
+        "models": {"set": "auglift", "options": OPTIONS},
+    }
+    notes = Notes()
+    steps.choose_runtimes(load(None, values), ("estimate",), notes)
+    assert notes.texts == [OPENVINO_NOTE]
+    assert before.sizes["frame"] > 0
+    assert open_features(root, "h36m").load().identical(before)
 
 
 def test_features_of_other_runtimes_are_named_with_the_options_that_continue_them(configure, monkeypatch):
