@@ -13,7 +13,8 @@ from etl.execution.plan import check_run
 from etl.execution.steps import DatasetRun
 from etl.execution.summary import Summary
 from etl.stages.progress import Reporter, Silent
-from etl.store.workspace import Workspace, full_disk_errors
+from etl.store.disk import full_disk_errors
+from etl.store.workspace import Workspace
 
 STAGES = ("annotate", "estimate", "merge")
 

@@ -12,7 +12,8 @@ import typer
 
 from etl.cli.options import ConfigOption, WorkspaceOption, workspace_of
 from etl.stages.progress import size
-from etl.store.workspace import Workspace, free_bytes
+from etl.store.disk import free_bytes
+from etl.store.workspace import Workspace
 
 PACKAGES = (
     "xycd", "numpy", "xarray", "netCDF4", "dask", "distributed", "dask-jobqueue", "av", "opencv-python-headless",

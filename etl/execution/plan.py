@@ -21,8 +21,8 @@ from etl.stages.files import maps
 from etl.stages.files.mmpose import UNLABELLED
 from etl.stages.identity import describe_models
 from etl.stages.progress import size
+from etl.store.disk import free_bytes
 from etl.store.partition import Partition
-from etl.store.workspace import free_bytes
 from schemas import mmpose, xycd
 
 COUNTED: Final = 64  # sequences whose media are opened; the others are assumed to have the mean length of these

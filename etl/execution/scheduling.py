@@ -18,8 +18,9 @@ from etl.errors import DeviceError, WorkspaceError, XycdError
 from etl.stages.estimate import Estimator, estimate_partition
 from etl.stages.progress import Reporter
 from etl.stages.throughput import WorkTimes
+from etl.store.disk import full_disk_errors
 from etl.store.partition import Partition, Receipt
-from etl.store.workspace import FeatureStore, full_disk_errors
+from etl.store.workspace import FeatureStore
 
 
 @dataclass

@@ -26,8 +26,9 @@ from etl.stages import annotate as annotate_stage
 from etl.stages import merge as merge_stage
 from etl.stages.join import SequenceFiles
 from etl.stages.progress import Reporter, size
+from etl.store.disk import free_bytes
 from etl.store.partition import Partition
-from etl.store.workspace import Current, free_bytes
+from etl.store.workspace import Current
 from schemas.keys import SequenceKey
 
 

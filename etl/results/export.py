@@ -17,7 +17,8 @@ from etl.results.features import Features
 from etl.results.labelled import bytes_of_row, in_memory, no_rows, text_types, variables_of
 from etl.results.reading import Block
 from etl.results.tables import to_table
-from etl.store.workspace import atomic_target, disk_error
+from etl.store.disk import disk_error
+from etl.store.workspace import atomic_target
 from schemas.features import EMBEDDINGS
 
 SUFFIXES: Final = (".nc", ".zarr", ".csv", ".parquet")

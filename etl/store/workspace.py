@@ -21,12 +21,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import getpass
 import hashlib
 import json
 import os
-import shutil
 import socket
 import tempfile
 import time
@@ -38,7 +36,8 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from etl.errors import SpaceError, WorkspaceError
+from etl.errors import WorkspaceError
+from etl.store.disk import disk_error
 from etl.store.partition import Partition, Receipt
 
 MARKER = "xycd-workspace.json"
@@ -283,48 +282,6 @@ class WorkspaceLock:
         write_atomically(self.root / MARKER, json.dumps({"layout": LAYOUT, "about": "results of xycd"}).encode())
 
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # no space, inodes or quota left
-
-
-def disk_error(path: Path, error: OSError) -> WorkspaceError:
-    """Error that explains a failed write: a `SpaceError` where the disk is full."""
-    fixes = {
-        errno.ENOSPC: "Free some space or choose another --workspace; the same command then goes on.",
-        errno.EDQUOT: "Your quota is used up: free some space; the same command then goes on.",
-        errno.EROFS: "The file system is read-only: choose another --workspace.",
-        errno.EACCES: "You may not write there: choose another --workspace.",
-        errno.EPERM: "You may not write there: choose another --workspace.",
-    }
-    fixes |= dict.fromkeys(
-        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "Choose an output whose parent is a folder, and move others away."
-    )
-    fix = fixes.get(error.errno or 0, "Choose another --workspace.")
-    kind = SpaceError if error.errno in FULL else WorkspaceError
-    return kind("The workspace must be writable.", f"{path}: {error.strerror or error}{_inodes(path, error)}", fix)
-
-
-@contextlib.contextmanager
-def full_disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of a full disk into a `SpaceError`; `path` is named where the error names no file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise disk_error(Path(error.filename or path), error) from error
-
-
-def _inodes(path: Path, error: OSError) -> str:
-    """Note that inodes are used up; the error number is the same as for space."""
-    if error.errno != errno.ENOSPC:
-        return ""
-    with contextlib.suppress(OSError):
-        found = os.statvfs(nearest_existing(path))
-        if found.f_files and not found.f_favail:
-            return " (no inodes left: too many files)"
-    return ""
-
-
 def make_folder(path: Path) -> None:
     """Make a folder and its parents.
 
@@ -337,18 +294,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
-
-
-def nearest_existing(path: Path) -> Path:
-    """Return `path`, or its nearest parent that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
-def free_bytes(path: Path) -> int:
-    """Free bytes on the file system of `path`."""
-    return shutil.disk_usage(nearest_existing(path)).free
 
 
 def file_sha256(path: Path) -> str:

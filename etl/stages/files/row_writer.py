@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.errors import MergeError
-from etl.store.workspace import disk_error
+from etl.store.disk import disk_error
 
 Array = NDArray[Any]
 

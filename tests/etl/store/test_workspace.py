@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from etl.errors import WorkspaceError
+from etl.store.disk import free_bytes
 from etl.store.partition import Receipt
 from etl.store.workspace import (
     MARKER,
@@ -20,7 +21,6 @@ from etl.store.workspace import (
     Workspace,
     append_line,
     atomic_target,
-    free_bytes,
     write_atomically,
 )
 

@@ -6,12 +6,14 @@ import pytest
 from etl.datasets.mpi_inf_3dhp.calibration import read_test_calibration
 from etl.datasets.mpi_inf_3dhp.reader import CAMERA_SETS, MpiInf3DHP, fitting_camera
 from etl.demo import raw_mpi_inf_3dhp
-from etl.stages.annotate import annotate, export_mmpose, read_annotations
+from etl.stages.annotate import annotate
+from etl.stages.files.mmpose import export_mmpose
 from schemas.camera import Camera
 from schemas.skeletons_raw import (
     MPI_INF_3DHP_17_TO_H36M,
     MPI_INF_3DHP_28_TO_17,
 )
+from tests.etl.stages.test_annotate import list_annotations
 
 
 def sample(samples, split):
@@ -46,7 +48,7 @@ def test_real_joints_have_sides_and_faces_in_h36m_order(samples):
 def exported(reader, folder, split):
     manifest = annotate(reader, folder / "annotations", workers=1)
     assert manifest.failures == {}
-    export = export_mmpose(read_annotations(folder / "annotations"), folder, "3dhp", split)
+    export = export_mmpose(list_annotations(folder / "annotations"), folder, "3dhp", split)
     with np.load(export.npz, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}, pickle.loads(export.cameras_pickle.read_bytes())
 
