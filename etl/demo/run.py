@@ -19,8 +19,7 @@ from etl.demo import fit3d, human36m, mpi_inf_3dhp, threedpw
 from etl.demo.miniature import Plan, render
 from etl.errors import ConfigError, XycdError
 from etl.execution.summary import Summary
-from etl.report.drawing import Image, save, side_by_side
-from etl.report.overlay import View, crop, draw_view, scaled
+from etl.report.drawing import Image, View, crop, draw_view, save, scaled, side_by_side
 from etl.report.page import write_report
 from etl.report.show import find_sequence
 from etl.report.views import frame_of

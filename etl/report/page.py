@@ -26,6 +26,16 @@ from etl.stages.progress import duration
 from etl.store.workspace import write_atomically
 from schemas.skeletons import LIMB_JOINTS
 
+_missing: ModuleNotFoundError | None = None
+try:
+    import jinja2
+    import plotly.offline
+    from markupsafe import Markup
+
+    from etl.report import plots
+except ModuleNotFoundError as error:  # the extra `report` is not installed; `write_report` says so
+    _missing = error
+
 TEMPLATES: Final = Path(__file__).parent / "templates"
 MOST_WORKERS: Final = 40  # that are plotted
 MOST_RUNS: Final = 20  # that are listed
@@ -102,13 +112,9 @@ def write_report(
     etl.errors.XycdError
         When there is nothing to report, the extra `report` is missing, or the disk refuses.
     """
-    try:
-        import jinja2
-        import plotly.offline
-    except ModuleNotFoundError as error:
+    if _missing is not None:
         rule = "A report needs the packages of the extra 'report'."
-        raise XycdError(rule, str(error), "pip install 'xycd[report]'") from error
-
+        raise XycdError(rule, str(_missing), "pip install 'xycd[report]'") from _missing
     material = gather(root, dataset, most_rows)
     page = build_page(material, Painter(material, raw, depth=depth))
     environment = jinja2.Environment(
@@ -146,8 +152,6 @@ def build_page(material: Material, painter: Painter) -> Page:
     elif len(found):
         _plain_plots(page, found)
     if len(found):
-        from etl.report import plots
-
         spread = 100 * (found.depth_max - found.depth_min).astype(np.float64)
         page.plots["spread"] = _html(plots.joint_ranges(spread, "depth_max − depth_min, cm", "cm"))
     for name in ("subject", "action", "camera"):
@@ -157,8 +161,6 @@ def build_page(material: Material, painter: Painter) -> Page:
     chosen = measures.best_median_worst(measures.merit(rows), rows.sequence)
     page.gallery = examples(painter, chosen, lambda row: _note(material, row))
     if any(verdict.shift for verdict in material.verdicts):
-        from etl.report import plots
-
         page.plots["shifts"] = _html(plots.shifts(material.verdicts))
     _throughput(page, material)
     page.facts = _provenance(material)
@@ -171,15 +173,11 @@ def build_page(material: Material, painter: Painter) -> Page:
 
 def _html(fig: Any) -> str:
     """A plot as a fragment of HTML; plotly itself is in the page once."""
-    from markupsafe import Markup
-
     config = {"displaylogo": False, "responsive": True, "displayModeBar": False}
     return Markup(fig.to_html(full_html=False, include_plotlyjs=False, config=config))
 
 
 def _truth_plots(page: Page, found: Rows, cameras: Any) -> None:
-    from etl.report import plots
-
     limbs = list(LIMB_JOINTS)
     errors, relative = measures.errors_px(found), measures.relative_errors(found)
     accuracy, count = measures.ordinal_accuracy(found.depth, found.true_depth)
@@ -217,8 +215,6 @@ def _truth_plots(page: Page, found: Rows, cameras: Any) -> None:
 
 
 def _plain_plots(page: Page, found: Rows) -> None:
-    from etl.report import plots
-
     page.plots |= {
         "confidences": _html(plots.histogram(found.confidence, "confidence")),
         "depths": _html(plots.histogram(found.depth, "depth, m", colour=plots.ORANGE)),
@@ -271,8 +267,6 @@ def _summary(page: Page, material: Material) -> None:
 
 
 def _throughput(page: Page, material: Material) -> None:
-    from etl.report import plots
-
     by_worker: dict[str, list[float]] = {}
     for receipt in material.receipts:
         done = by_worker.setdefault(receipt.worker, [0.0, 0.0])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from etl.errors import WorkspaceError, XycdError
 from etl.models.base import Frame, ModelSet
 from etl.report.data import Material
-from etl.report.overlay import Person, View, crop, draw_depth_map, draw_view, scaled
+from etl.report.drawing import Person, View, crop, draw_depth_map, draw_view, scaled
 from etl.report.views import Source, boxes_of, frame_of, look, needs_root, person_of
 from etl.stages.identity import build_models
 from schemas.keys import SequenceKey

@@ -18,8 +18,7 @@ from etl.errors import ConfigError, MediaError, MergeError, ModelError, Workspac
 from etl.media.image import read_image
 from etl.models.base import Frame
 from etl.report.data import the_only_dataset
-from etl.report.drawing import Image, picture_target, save
-from etl.report.overlay import Person, View, banner, crop, draw_view, panels, scaled
+from etl.report.drawing import Image, Person, View, banner, crop, draw_view, panels, picture_target, save, scaled
 from etl.report.views import Source, boxes_of, decoded, frame_of, look, needs_root, person_of
 from etl.results.rows import Rows, read_rows
 from etl.stages.blocks.people import box_of_keypoints

@@ -16,8 +16,7 @@ from etl.config import DescriptorConfig, EmbeddingSettings, EstimateSettings, Mo
 from etl.errors import MediaError, WorkspaceError
 from etl.media.frames import Media, decode
 from etl.models.base import DepthField, Detections, Embeddings, Frame, ModelSet, Poses
-from etl.report.drawing import Image
-from etl.report.overlay import Person, View
+from etl.report.drawing import Image, Person, View
 from etl.stages.blocks.chain import estimate_batch
 from etl.stages.blocks.descriptor import person_scale, radius
 from etl.stages.blocks.people import box_of_keypoints

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.report.overlay import Person, View, banner, crop, draw_depth_map, draw_view, panels, scaled
+from etl.report.drawing import Person, View, banner, crop, draw_depth_map, draw_view, panels, scaled
 
 NOWHERE = np.full((17, 2), np.nan)
 
