@@ -1,4 +1,4 @@
-"""What a report is made of, read from a workspace: a bounded sample of rows, and exact counts."""
+"""Read the data of a report from a workspace: a bounded sample of rows, and exact counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Material:
     failures : DataFrame
         See etl.store.failures.
     verdicts : tuple of SequenceVerdict
-        Of the alignment judge; empty where it hasn't been asked about these features.
+        Of the alignment judge; empty if it has not judged these features.
     stage : dict
         Models and parameters behind the features.
     damaged : tuple of str
@@ -76,16 +76,16 @@ class Material:
 
 
 def gather(root: Path, dataset: str | None = None, most_rows: int = MOST_ROWS) -> Material:
-    """Read what a report shows.
+    """Read the data of a report.
 
     Parameters
     ----------
     root : Path
         The workspace.
     dataset : str, optional
-        Needless where the workspace holds one only.
+        Optional if the workspace has only one.
     most_rows : int
-        Rows to look at; of a larger dataset, every sequence gives an even share.
+        Most rows to read; of a larger dataset, every n-th row of each sequence is read.
 
     Raises
     ------
@@ -151,13 +151,15 @@ def the_only_dataset(workspace: Workspace) -> str:
     """
     known = workspace.datasets()
     if len(known) != 1:
-        found = f"several: {', '.join(known)}" if known else f"none in {workspace.root}"
-        raise WorkspaceError("One dataset is meant.", found, "Name it, and check --workspace.")
+        found = f"several datasets: {', '.join(known)}" if known else f"none in {workspace.root}"
+        raise WorkspaceError(
+            "The dataset must be named if there is not exactly one.", found, "Name it, and check --workspace."
+        )
     return known[0]
 
 
 def notes_of(material: Material) -> Iterator[str]:
-    """What annotate noted about sequences."""
+    """Yield the notes that annotate made about sequences."""
     path = material.annotations / "manifest.json"
     if path.exists():
         content = json.loads(path.read_text())

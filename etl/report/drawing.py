@@ -22,7 +22,7 @@ LEFT, RIGHT, MIDDLE, TRUTH = (245, 160, 30), (50, 130, 240), (240, 240, 240), (7
 def draw_skeleton(
     image: Image, joints: NDArray[np.floating], skeleton: Skeleton = H36M_17, *, truth: bool = False, width: int = 3
 ) -> None:
-    """Draw joints (17, 2) px onto an RGB image, in place; joints that aren't finite are left out.
+    """Draw joints (17, 2) px onto an RGB image, in place; joints that are not finite are skipped.
 
     Parameters
     ----------
@@ -61,30 +61,32 @@ def draw_box(image: Image, box: NDArray[np.floating], width: int = 2) -> None:
         cv2.rectangle(image, (x1, y1), (x2, y2), MIDDLE, width, cv2.LINE_AA)
 
 
-def draw_depths(
-    image: Image, joints: NDArray[np.floating], depth: NDArray[np.floating], radius: NDArray[np.floating] | None = None
-) -> None:
-    """Write the depth (J,) in metres beside joints (J, 2) px, and the circle of its neighbourhood, in place."""
-    for joint, (xy, metres) in enumerate(zip(joints, depth, strict=True)):
-        if not (np.isfinite(xy).all() and np.isfinite(metres)):
-            continue
-        centre = np.round(xy).astype(int).tolist()
-        if radius is not None and np.isfinite(radius[joint]):
-            cv2.circle(image, centre, round(float(radius[joint])), MIDDLE, 1, cv2.LINE_AA)
-        place = (centre[0] + 8, centre[1] - 6)
-        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(image, f"{metres:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thickness, cv2.LINE_AA)
+def draw_text(image: Image, text: str, place: tuple[int, int], size: float = 0.42) -> None:
+    """Write white text with a black outline, in place; `place` is its lower left corner, px."""
+    x, y = place
+    # The outline is the same text moved by a pixel: some versions of OpenCV make thicker letters wider.
+    for moved in ((x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)):
+        cv2.putText(image, text, moved, _FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(image, text, place, _FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def draw_depths(image: Image, joints: NDArray[np.floating], depth: NDArray[np.floating]) -> None:
+    """Write the depth (J,) in metres beside joints (J, 2) px, in place."""
+    for xy, metres in zip(joints, depth, strict=True):
+        if np.isfinite(xy).all() and np.isfinite(metres):
+            x, y = np.round(xy).astype(int).tolist()
+            draw_text(image, f"{metres:.2f}", (x + 8, y - 6))
 
 
 def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> Image:
-    """Depth map (H, W) m to RGB, near is warm, far is dark; black where there is no value."""
+    """Convert a depth map (H, W) in metres to RGB: near is bright, far is dark, black has no value."""
     scaled = np.nan_to_num((far - depth) / max(far - near, 1e-6), nan=0.0).clip(0, 1)
     picture = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     return np.where(np.isfinite(depth)[..., None], picture, 0).astype(np.uint8)
 
 
 def side_by_side(images: list[Image], height: int, gap: int = 6) -> Image:
-    """Images of any size in one row, each `height` px high."""
+    """Put images of any size in one row, each `height` px high."""
     scaled = [
         cv2.resize(i, (round(i.shape[1] * height / i.shape[0]), height), interpolation=cv2.INTER_AREA) for i in images
     ]
@@ -94,15 +96,17 @@ def side_by_side(images: list[Image], height: int, gap: int = 6) -> Image:
 
 
 def picture_target(path: Path) -> Path:
-    """`path`, if a picture can have that name; to be asked before the work.
+    """Return `path` if it has a suffix of a picture. Called before the work begins.
 
     Raises
     ------
     ConfigError
-        When its suffix is another.
+        When it has another suffix.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ConfigError("A picture is written as .png or .jpg.", repr(path.name), "Give such a name to --to.")
+        raise ConfigError(
+            "A picture's name must end in .png or .jpg.", f"the name {path.name!r}", "Give another name to --to."
+        )
     return path
 
 
@@ -112,12 +116,12 @@ def save(image: Image, path: Path) -> None:
     Raises
     ------
     XycdError
-        When the disk or the suffix refuses.
+        When the file cannot be written.
     """
     picture_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), image[..., ::-1]):
-        raise XycdError("A picture is written to a writable folder.", str(path), "Give another name.")
+        raise XycdError("The picture's folder must be writable.", f"{path} cannot be written", "Give another name.")
 
 
 LABELLED: Final = (0, 3, 6, 10, 13, 16)  # pelvis, feet, head and wrists: the others would cover each other
@@ -126,7 +130,7 @@ _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 
 @dataclass(frozen=True)
 class Person:
-    """One person as found; pixels of the image that it is drawn on.
+    """One detected person, in pixels of the image to draw on.
 
     Parameters
     ----------
@@ -139,7 +143,7 @@ class Person:
     box : (4,) float
         x1, y1, x2, y2 px.
     coco : (17, 2) float, optional
-        COCO_17, px: what the detector itself found.
+        COCO_17 joints as detected, px.
     truth : (17, 2) float, optional
         Annotated H36M_17, px.
     """
@@ -154,14 +158,14 @@ class Person:
 
 @dataclass(frozen=True)
 class View:
-    """A frame and what was found in it.
+    """A frame and its detected people and depth.
 
     Parameters
     ----------
     image : (H, W, 3) uint8
         RGB.
     people : tuple of Person
-        Who was found.
+        The detected people.
     depth_map : (H, W) float32, optional
         Metres; NaN where it has no value.
     """
@@ -172,7 +176,7 @@ class View:
 
 
 def mapped(view: View, image: Image, depth_map: NDArray[np.float32] | None, factor: float, shift: Floats) -> View:
-    """The view on another image, whose pixel of p is factor · p + shift."""
+    """Move a view to another image, in which pixel p lies at factor · p + shift."""
 
     def move(points: Floats | None) -> Floats | None:
         return None if points is None else points * factor + shift
@@ -192,7 +196,7 @@ def mapped(view: View, image: Image, depth_map: NDArray[np.float32] | None, fact
 
 
 def crop(view: View, margin: float = 0.14, aspect: float = 0.55) -> View:
-    """The part of the frame around its people; the whole frame where there is nobody.
+    """Crop a view to its people; without people, keep the whole frame.
 
     Parameters
     ----------
@@ -201,7 +205,7 @@ def crop(view: View, margin: float = 0.14, aspect: float = 0.55) -> View:
     margin : float
         Around the joints and boxes, as a fraction of their longer side.
     aspect : float
-        Width for a height of 1, where the frame is large enough.
+        Least ratio of width to height, and of height to width, if the frame is large enough.
     """
     if not view.people:
         return view
@@ -224,7 +228,7 @@ def crop(view: View, margin: float = 0.14, aspect: float = 0.55) -> View:
 
 
 def scaled(view: View, height: int) -> View:
-    """The view with an image `height` px high; pixel centres stay pixel centres."""
+    """Scale a view to `height` px; pixel centres stay pixel centres."""
     rows, columns = view.image.shape[:2]
     factor = height / rows
     size = (max(round(columns * factor), 1), height)
@@ -246,7 +250,7 @@ def draw_view(view: View, *, coco: bool = False, discs: bool = True) -> Image:
     coco : bool
         Draw the COCO skeleton instead of the H36M one.
     discs : bool
-        Draw the neighbourhoods with their real radii. Depths of some joints, in metres, are drawn in any case.
+        Draw the neighbourhoods in their real size. Depths of some joints are always drawn, in metres.
     """
     image = np.ascontiguousarray(view.image).copy()
     width = max(round(image.shape[0] / 260), 1)
@@ -266,7 +270,7 @@ def draw_view(view: View, *, coco: bool = False, discs: bool = True) -> Image:
 
 
 def draw_depth_map(view: View) -> Image | None:
-    """The depth map in colours, with the discs from which depth was taken and a scale; None without a map."""
+    """Draw the depth map in colours, with the neighbourhoods and a scale; None without a map."""
     if view.depth_map is None:
         return None
     told = view.depth_map[np.isfinite(view.depth_map)]
@@ -279,7 +283,7 @@ def draw_depth_map(view: View) -> Image | None:
 
 
 def panels(view: View, height: int, *, coco: bool = False) -> Image:
-    """The view, the COCO skeleton if asked for, and the depth map if there is one, side by side."""
+    """Draw the view, optionally the COCO skeleton, and the depth map if there is one, side by side."""
     big = scaled(view, height)
     known = any(person.truth is not None for person in view.people)
     row = [_labelled(draw_view(big), f"H36M joints, depth in m{'; annotated: thin green' if known else ''}")]
@@ -292,10 +296,9 @@ def panels(view: View, height: int, *, coco: bool = False) -> Image:
 
 
 def _labelled(image: Image, text: str) -> Image:
-    """The picture with a few words in its upper left corner, where they fit."""
+    """Write a label in the upper left corner if it fits, in place."""
     if cv2.getTextSize(text, _FONT, 0.6, 1)[0][0] + 24 <= image.shape[1]:
-        for colour, thick in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-            cv2.putText(image, text, (12, 28), _FONT, 0.6, colour, thick, cv2.LINE_AA)
+        draw_text(image, text, (12, 28), 0.6)
     return image
 
 
@@ -308,7 +311,7 @@ def _draw_discs(image: Image, person: Person) -> None:
 
 
 def _draw_scale(image: Image, near: float, far: float) -> None:
-    """A colour bar at the lower edge, from near to far in metres."""
+    """Draw a colour bar at the lower edge, from near to far in metres, in place."""
     height, width = image.shape[:2]
     if height < 120 or width < 120:
         return
@@ -316,12 +319,11 @@ def _draw_scale(image: Image, near: float, far: float) -> None:
     image[height - 18 : height - 10, 10 : width - 10] = colour_depth(bar, near, far)
     cv2.rectangle(image, (9, height - 19), (width - 10, height - 10), MIDDLE, 1)
     for text, x in ((f"{near:.1f} m", 10), (f"{far:.1f} m", width - 62)):
-        for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(image, text, (x, height - 25), _FONT, 0.42, colour, thick, cv2.LINE_AA)
+        draw_text(image, text, (x, height - 25))
 
 
 def banner(image: Image, text: str) -> Image:
-    """The picture with a line of text above it."""
+    """Add a line of text above a picture."""
     strip = np.full((26, image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (8, 18), _FONT, 0.48, (30, 30, 30), 1, cv2.LINE_AA)
     return np.ascontiguousarray(np.concatenate([strip, image]))

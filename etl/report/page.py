@@ -1,4 +1,4 @@
-"""The page of a report: figures, tables and pictures put into one HTML file that needs no network."""
+"""Write a report: one HTML file with figures, tables and pictures that needs no network."""
 
 from __future__ import annotations
 
@@ -92,15 +92,15 @@ def write_report(
     root : Path
         The workspace.
     dataset : str, optional
-        Needless where the workspace holds one only.
+        Optional if the workspace has only one.
     to : Path
         The HTML file.
     raw : Path, optional
-        Folder of the raw dataset, where it has moved since the run.
+        Folder of the raw dataset, if it has moved since the run.
     depth : bool
-        Run the models again on the frames that are shown, for their depth maps.
+        Run the models again on the shown frames to get their depth maps.
     most_rows : int
-        Rows to look at.
+        Most rows to read.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def write_report(
     Raises
     ------
     etl.errors.XycdError
-        When there is nothing to report, the extra `report` is missing, or the disk refuses.
+        When there is nothing to report, the extra `report` is missing, or the file cannot be written.
     """
     if _missing is not None:
         rule = "A report needs the packages of the extra 'report'."
@@ -142,7 +142,7 @@ def write_report(
 
 
 def build_page(material: Material, painter: Painter) -> Page:
-    """Measure, plot and draw."""
+    """Compute the measures, plots and pictures of a page."""
     rows = material.rows
     page = Page(title=material.dataset, lead="")
     found = rows.take(rows.ok)

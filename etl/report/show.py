@@ -1,4 +1,4 @@
-"""Look at one frame, or at a whole sequence as a video, with everything drawn on it."""
+"""Draw features on one frame, or on a whole sequence as a video."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VERIFY: Final = "Run `xycd estimate --verify`, which makes damaged files again."
 def show_image(
     path: Path, to: Path, models: ModelSettings, settings: EstimateSettings | None = None, *, around: bool = False
 ) -> int:
-    """Run the models on an image file and draw everybody in it.
+    """Run the models on an image file and draw all people in it.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def show_image(
     settings : EstimateSettings, optional
         Field of view and descriptor.
     around : bool
-        Only the part around the people.
+        Show only the part around the people.
 
     Returns
     -------
@@ -114,7 +114,7 @@ class Stored:
         return self.rows_and_damage()[0]
 
     def rows_and_damage(self) -> tuple[Rows, list[str]]:
-        """The same, and the files that are damaged."""
+        """Return these rows, and the damaged files with their reasons."""
         parts, damaged = [], []
         for path in (r.path for r in self.store.receipts().values() if self._mine(r.path)):
             try:
@@ -152,7 +152,7 @@ def find_sequence(root: Path, name: str, dataset: str | None = None, raw: Path |
     name : str
         Subject, action, number and camera.
     dataset : str, optional
-        Needless where the workspace holds one only.
+        Optional if the workspace has only one.
     raw : Path, optional
         Folder of the raw dataset, where it has moved.
 
@@ -165,7 +165,7 @@ def find_sequence(root: Path, name: str, dataset: str | None = None, raw: Path |
     dataset = dataset or the_only_dataset(workspace)
     current = workspace.current(dataset)
     if current.features is None:
-        raise WorkspaceError("Features come from estimate.", f"only annotations of {dataset}", "Run `xycd estimate`.")
+        raise WorkspaceError("Show needs features.", f"only annotations of {dataset}", "Run `xycd estimate`.")
     store = workspace.features(dataset, current.features)
     known = {SequenceKey.from_path(dataset, receipt.path) for receipt in store.receipts().values()}
     named = {f"{key.subject}/{key.action}/{key.subaction}/{key.camera}": key for key in sorted(known)}
@@ -182,7 +182,7 @@ def find_sequence(root: Path, name: str, dataset: str | None = None, raw: Path |
 
 
 def show_frame(stored: Stored, number: int, to: Path, *, depth: bool = True, around: bool = False) -> str:
-    """Draw one frame of a sequence: the stored features, and what the models see if they are asked again.
+    """Draw one frame of a sequence with its stored features and, optionally, results of running the models again.
 
     Parameters
     ----------
@@ -195,17 +195,17 @@ def show_frame(stored: Stored, number: int, to: Path, *, depth: bool = True, aro
     depth : bool
         Run the models on the frame, for the COCO skeleton and the depth map.
     around : bool
-        Only the part around the people.
+        Show only the part around the people.
 
     Returns
     -------
     str
-        What had to be left out; empty if nothing.
+        What is missing in the picture, in words; empty if nothing is.
 
     Raises
     ------
     etl.errors.XycdError
-        When the frame isn't there.
+        When there is no such frame.
     """
     picture_target(to)
     rows, damaged = stored.rows_and_damage()
@@ -235,7 +235,7 @@ def show_frame(stored: Stored, number: int, to: Path, *, depth: bool = True, aro
 
 
 def _completed(view: View, seen: View) -> View:
-    """The stored view with the depth map and the COCO skeletons of the models' own."""
+    """Add the depth map and the COCO joints of `seen` to a stored view."""
     people = view.people
     if len(seen.people) == len(people):
         people = tuple(replace(p, coco=s.coco) for p, s in zip(people, seen.people, strict=True))
@@ -265,7 +265,7 @@ def show_video(stored: Stored, to: Path, *, height: int = VIDEO_HEIGHT) -> int:
         When no frame can be decoded, or the target can't be written.
     """
     if to.suffix != ".mp4":
-        raise ConfigError("A video is written as .mp4.", repr(to.name), "Give such a name to --to.")
+        raise ConfigError("A video's name must end in .mp4.", f"the name {to.name!r}", "Give another name to --to.")
     rows = stored.rows()
     with xr.open_dataset(stored.annotation, engine="netcdf4") as annotated:
         attributes = dict(annotated.attrs)
@@ -294,7 +294,7 @@ def write_video(images: Iterable[Image], to: Path, rate: Fraction) -> int:
     iterator: Iterator[Image] = iter(images)
     first = next(iterator, None)
     if first is None:
-        raise MediaError("A video has frames.", "none that can be decoded", "See `xycd failures`.")
+        raise MediaError("A video needs frames.", "no frame that can be decoded", "See `xycd failures`.")
     # 4:2:0 halves the colours' resolution, so both sides must be even.
     height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
     count = 0
@@ -310,7 +310,7 @@ def write_video(images: Iterable[Image], to: Path, rate: Fraction) -> int:
 
 
 def default_target(what: str, number: int | None, *, video: bool) -> Path:
-    """Name of the picture or video where none was given: in the working folder."""
+    """Default name of the picture or video, in the working folder."""
     stem = Path(what).stem if Path(what).is_file() else what.replace("/", "_")
     if video:
         return Path(f"{stem}.mp4")

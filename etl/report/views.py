@@ -1,4 +1,4 @@
-"""Views of frames: from the stored features, from the models run again on one frame, or both."""
+"""Make views of frames from stored features, or by running the models again on one frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Source:
     Parameters
     ----------
     root : Path or None
-        Folder of the raw dataset; None where it isn't known any more.
+        Folder of the raw dataset; None if unknown.
     models : ModelSettings
         The model set.
     settings : EstimateSettings
@@ -47,7 +47,7 @@ class Source:
 
     @classmethod
     def of(cls, store: FeatureStore, root: Path | None = None) -> Source:
-        """What the last run recorded; `root` wins, for data that have moved."""
+        """Read what the last run recorded; `root` overrides its folder."""
         recorded = store.last_run()
         stage = json.loads((store.folder / "stage.json").read_text())
         models = recorded.get("models") or {"set": stage["models"]["name"]}
@@ -62,7 +62,7 @@ class Source:
 
 
 class Watched:
-    """A model set that remembers the poses and depths it gave last."""
+    """A model set that keeps its last poses and depths."""
 
     def __init__(self, models: ModelSet) -> None:
         self._models = models
@@ -80,7 +80,7 @@ class Watched:
         return self._models.channels
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """The set's own; what was remembered is forgotten."""
+        """Detect, and clear the kept poses and depths."""
         self.poses, self.depths = [], []
         return self._models.detect(frames)
 
@@ -89,7 +89,7 @@ class Watched:
         return self._models.estimate_poses(frames, detections)
 
     def estimate_depth(self, frames: Sequence[Frame], poses: Sequence[Poses]) -> list[DepthField]:
-        """The set's own; remembers the chosen people and their depth."""
+        """Estimate depth, and keep the poses and the depth."""
         self.poses, self.depths = list(poses), self._models.estimate_depth(frames, poses)
         return self.depths
 
@@ -99,7 +99,7 @@ class Watched:
 
 
 def look(frame: Frame, people: Floats | None, models: ModelSet, settings: EstimateSettings) -> View:
-    """Run the models on one frame, as estimate does, and keep what they saw on the way.
+    """Run the models on one frame as estimate does, and return people, COCO joints and depth map.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def person_of(
     coco: NDArray[np.floating] | None = None,
     truth: NDArray[np.floating] | None = None,
 ) -> Person:
-    """A person from features (17, F), whose first are x, y, confidence and depth; the radii by their formula."""
+    """Make a person from features (17, F) that begin with x, y, confidence and depth; compute the radii."""
     joints = np.asarray(values[:, :2], np.float64)
     radii = radius(values[:, 2], person_scale(joints), descriptor)
     return Person(joints, values[:, 3], radii, np.asarray(box, np.float64), coco=coco, truth=truth)
@@ -149,14 +149,14 @@ def frame_of(rows: xr.Dataset, number: int, root: Path, field_of_view: float) ->
     media = Media.from_dict(json.loads(rows.attrs["media"]))
     (decoded,) = decode(root, media, [number], threads=1)
     if decoded.image is None:
-        raise MediaError("A frame that is shown can be decoded.", decoded.error or "no image", "Look at the raw file.")
+        raise MediaError("The frame must be decodable.", decoded.error or "no image", "Check the raw file.")
     height, width = decoded.image.shape[:2]
     camera = annotation.camera_of(rows) or Camera.from_field_of_view(width, height, field_of_view)
     return Frame(annotation.key_of(rows), number, decoded.image, camera)
 
 
 def decoded(attributes: Mapping[str, Any], numbers: Sequence[int], root: Path) -> Iterator[tuple[int, Image]]:
-    """Frames (H, W, 3) uint8 of a sequence with their numbers; those that can't be decoded are left out.
+    """Frames (H, W, 3) uint8 of a sequence with their numbers; frames that cannot be decoded are skipped.
 
     Parameters
     ----------
@@ -187,8 +187,10 @@ def needs_root(source: Source) -> Path:
     Raises
     ------
     WorkspaceError
-        When it isn't known, or isn't there.
+        When it is unknown or missing.
     """
     if source.root is None:
-        raise WorkspaceError("Pictures need the raw dataset.", "its folder isn't there any more", "Give --root.")
+        raise WorkspaceError(
+            "Pictures need the raw dataset.", "its folder isn't there any more", "Give its new place as --root."
+        )
     return source.root

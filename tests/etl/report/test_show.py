@@ -134,7 +134,7 @@ def stored_height(walk: Walk) -> int:
 def test_a_video_needs_frames(tmp_path: Path) -> None:
     from fractions import Fraction
 
-    with pytest.raises(MediaError, match="none that can be decoded"):
+    with pytest.raises(MediaError, match="no frame that can be decoded"):
         write_video([], tmp_path / "a.mp4", Fraction(25))
 
 
@@ -166,7 +166,7 @@ def test_the_verb(shared_walk: Walk, crowd: Path, tmp_path: Path) -> None:
     assert (tmp_path / "b.png").exists()
     refused = run.invoke(app, ["show", NAME, *options])
     assert isinstance(refused.exception, ConfigError)
-    assert "one frame at a time" in str(refused.exception)
+    assert "needs a frame number or --video" in str(refused.exception)
 
 
 def test_other_suffixes_are_refused_before_any_work(shared_walk: Walk, crowd: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_other_suffixes_are_refused_before_any_work(shared_walk: Walk, crowd: Pa
     for more in (["--video"], ["3"]):
         refused = CliRunner().invoke(app, ["show", str(crowd), *more])
         assert isinstance(refused.exception, ConfigError)
-        assert "not of an image" in str(refused.exception)
+        assert "takes neither a frame number nor --video" in str(refused.exception)
 
 
 def test_damaged_files_cost_their_frames(tmp_path: Path) -> None:
