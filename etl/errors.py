@@ -1,4 +1,4 @@
-"""Errors that a user meets, by what they cost."""
+"""Errors that a user sees, each with what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole run, top to bottom: raw dataset → annotations → partitions → features → training files."""
+"""The whole run: raw dataset → annotations → partitions → features → training files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public API: `import xycd` gives what `import etl` gives.
+"""The public API, the same names as in etl.
 
 ::
 

@@ -1,1 +1,1 @@
-"""One reader a dataset, all behind one interface, and the decoding of their images and videos."""
+"""Readers of raw datasets, one per dataset, behind one interface."""

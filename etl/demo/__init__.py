@@ -1,1 +1,1 @@
-"""Renders miniature datasets with exactly known truth."""
+"""Renders small datasets with known truth and runs the pipeline on them."""

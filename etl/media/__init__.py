@@ -1,1 +1,1 @@
-"""Images and videos to frames."""
+"""Decodes images and videos to frames."""

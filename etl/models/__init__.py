@@ -1,1 +1,1 @@
-"""One module a model set, all behind one interface."""
+"""Model sets, one per folder, behind one interface."""

@@ -1,1 +1,1 @@
-"""The report: one HTML file that shows whether the results of a dataset are right."""
+"""Report and pictures that show whether the results of a dataset are right."""

@@ -1,1 +1,1 @@
-"""Open, select, tabulate and export results."""
+"""Opens, selects, tabulates and exports results."""

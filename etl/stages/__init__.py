@@ -1,1 +1,1 @@
-"""The three stages (annotate, estimate, merge) and the blocks that they are made of."""
+"""The three stages: annotate, estimate, merge."""
