@@ -94,7 +94,7 @@ def draw(graph: Mapping[str, Iterable[str]]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="13">',
         f'<rect width="{wide}" height="{high}" fill="white"/>',
-        f'<text x="10" y="17" fill="#666">room</text>',
+        '<text x="10" y="17" fill="#666">room</text>',
         f'<text x="{left}" y="17" fill="#666">■ the room itself   ● a room below that it imports</text>',
     ]
     for room, number in place.items():
