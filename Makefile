@@ -11,7 +11,7 @@ STAMP = $(VENV)/.installed
 OPENMMLAB ?= .venv-openmmlab
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test test-slurm test-browser docs lint hooks coverage rooms lock bench clean openmmlab test-openmmlab
+.PHONY: help demo test test-slurm test-browser docs lint hooks coverage rooms lock bench mutate clean openmmlab test-openmmlab
 
 help:
 	@echo "make demo    set up and run everything on a rendered miniature Human3.6M, in ./demo"
@@ -26,6 +26,7 @@ help:
 	@echo "make hooks   the same before every commit"
 	@echo "make rooms   the picture of the packages and what they import"
 	@echo "make lock    the newest versions that fit pyproject.toml, into constraints.txt"
+	@echo "make mutate  whether the tests notice small changes of the code; hours, see CONTRIBUTING.md"
 	@echo "make bench   what is claimed about speed"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -102,6 +103,16 @@ $(VENV)/.bench: $(STAMP)
 bench: $(VENV)/.bench
 	$(BIN)/xycd models fetch embedded
 	$(BIN)/python -m benchmarks --table docs/performance.md
+
+$(VENV)/.mutation: $(STAMP)
+	$(BIN)/python $(INSTALL) --editable '.[mutation]'
+	@touch $@
+
+# Of some modules only: make mutate MUTANTS='etl.stages.blocks.*'
+MUTANTS ?=
+mutate: $(VENV)/.mutation
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/python -m tests.mutants
 
 clean:
 	rm -rf $(VENV) $(OPENMMLAB) demo site .mypy_cache .ruff_cache .pytest_cache
