@@ -8,18 +8,20 @@ import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from etl.errors import QueryError
-from etl.results.features import Features
 from etl.results.labelled import bytes_of_row, in_memory, no_rows, text_types, variables_of
 from etl.results.reading import Block
 from etl.results.tables import to_table
 from etl.store.disk import disk_error
 from etl.store.workspace import atomic_target
 from schemas.features import EMBEDDINGS
+
+if TYPE_CHECKING:
+    from etl.results.features import Features
 
 SUFFIXES: Final = (".nc", ".zarr", ".csv", ".parquet")
 PIECE_BYTES: Final = 64 << 20  # of a Zarr store that are in memory at once

@@ -19,7 +19,7 @@ import numpy as np
 from etl.errors import QueryError, WorkspaceError
 from etl.results.conditions import parse
 from etl.results.reading import CONDITION_NAMES, Block, Layout, RowFilter, Source, kept_maps, read_block
-from etl.results.selection import Completeness, Names, Numbers, fits, frame_range, in_words, is_open
+from etl.results.selection import Completeness, Names, Numbers, fits, frame_range, in_lines, in_words, is_open
 from etl.store.listing import Listing, may_be_late
 from etl.store.partition import Receipt
 from etl.store.workspace import FeatureStore, Workspace
@@ -67,6 +67,12 @@ class Features:
     receipts: tuple[tuple[SequenceKey, Receipt], ...]
     annotated: Mapping[SequenceKey, Annotated] = field(repr=False)
     wanted: RowFilter = field(default_factory=RowFilter)
+
+    def __repr__(self) -> str:
+        keys = {key for key, _ in self.receipts} | set(self.annotated)
+        return in_lines(
+            self.dataset, [r.counts for _, r in self.receipts], keys, filtered=not self.wanted.is_everything
+        )
 
     def sel(
         self,

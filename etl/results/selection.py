@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.errors import QueryError
+from schemas.keys import SequenceKey
 
 Names = str | Sequence[str] | NDArray[np.str_] | None
 Numbers = int | np.integer[Any] | slice | Sequence[int] | NDArray[np.integer[Any]] | None
@@ -103,3 +105,29 @@ def frame_range(path: str) -> tuple[int, int]:
     """First and last frame number that a feature file's name says."""
     first, _, last = path.rpartition("/")[2].partition("_")[0].partition("-")
     return int(first), int(last)
+
+
+def in_lines(
+    dataset: str, counts: Collection[Mapping[str, int]], keys: Collection[SequenceKey], *, filtered: bool
+) -> str:
+    """Describe a selection in a few lines.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the dataset.
+    counts : collection of mapping of str to int
+        Rows by status, of each file.
+    keys : collection of SequenceKey
+        Sequences of the selection.
+    filtered : bool
+        Whether only some rows of the files are chosen.
+    """
+    rows = sum((Counter(each) for each in counts), Counter[str]())
+    states = ", ".join(f"{n:,} {name}" for name, n in rows.most_common()) or "none finished"
+    lines = [f"Features of {dataset}: {len(counts):,} files, {rows.total():,} rows ({states})"]
+    for name in ("subject", "action", "camera"):
+        values = sorted({str(getattr(key, name)) for key in keys})
+        more = f", … ({len(values):,})" if len(values) > 8 else ""
+        lines.append(f"  {name + 's':<9} {', '.join(values[:8])}{more}")
+    return "\n".join([*lines, *(["  rows      chosen by status, frame or condition"] if filtered else [])])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from etl.results.features import Features
 from etl.results.reading import Block, Layout, status_names
 from schemas.features import Status
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17
+
+if TYPE_CHECKING:
+    from etl.results.features import Features
 
 Array = NDArray[Any]
 

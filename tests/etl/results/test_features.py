@@ -320,3 +320,14 @@ def test_annotate_alone_leaves_the_features_in_sight(walk: Walk) -> None:
     before = open_features(walk.work, "h36m").completeness()
     pipeline.run(walk.config(), stages=("annotate",))
     assert open_features(walk.work, "h36m").completeness() == before
+
+
+def test_the_text_of_a_selection_is_short(walk: Walk) -> None:
+    text = repr(open_features(walk.work).sel(camera="54138969"))
+    assert text.splitlines() == [
+        "Features of h36m: 1 files, 40 rows (40 ok)",
+        "  subjects  S1",
+        "  actions   Walking",
+        "  cameras   54138969",
+    ]
+    assert repr(open_features(walk.work).sel(frame=3)).endswith("\n  rows      chosen by status, frame or condition")
