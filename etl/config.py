@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
 
 class DatasetSettings(Settings):
-    """What every dataset has: where it lies, and which of its sequences are wanted."""
+    """Settings that all datasets share: the raw folder and the sequences to use."""
 
     filters: ClassVar[frozenset[str]] = frozenset({"subjects", "actions", "cameras"})
     several_people: ClassVar[bool] = False
@@ -135,7 +135,7 @@ class ModelSettings(Settings):
 
 
 class DescriptorConfig(Settings):
-    """How depth around a joint is described; see docs of etl.stages.blocks.descriptor."""
+    """Settings of the depth descriptor; see etl.stages.blocks.descriptor."""
 
     radius: Literal["adaptive", "linear"] = Field(
         "adaptive",
@@ -193,7 +193,7 @@ class EmbeddingSettings(Settings):
 
     @property
     def maps_ending(self) -> str:
-        """How the name of a maps file ends, in place of its feature file's ``.nc``."""
+        """Ending of a maps file's name, in place of ``.nc`` of its feature file."""
         sizes = (f"{columns}x{rows}" for columns, rows in self.map_sizes.values())
         return f".maps-{'-'.join(sizes)}.zarr.zip"
 
@@ -222,7 +222,7 @@ class EstimateSettings(Settings):
 
 
 class MergeSettings(Settings):
-    """How the training files are written."""
+    """Settings of the training files."""
 
     format: Literal["npz", "npy"] = Field("npz", description="One npz, or a folder of memory-mappable npy.")
     part: Literal["truth", "detected"] = Field("truth", description="What the key `part` holds.")
@@ -346,7 +346,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(value: Any) -> Mapping[str, Any]:
-    """What stands for a section: itself, or the switch that some have (`embeddings = true`)."""
+    """Return a section, also where a switch stands for it (`embeddings = true`)."""
     if isinstance(value, bool):
         return {"enabled": value}
     return value if isinstance(value, Mapping) else {}

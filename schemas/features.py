@@ -31,7 +31,7 @@ VERSION: Final = 1
 
 
 class Status(IntEnum):
-    """What became of a row."""
+    """Status of one row."""
 
     OK = 0
     NO_PERSON = 1

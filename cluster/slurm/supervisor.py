@@ -24,7 +24,7 @@ NO_FAULT = frozenset({"CANCELLED", "PREEMPTED"})  # final states that say nothin
 
 
 class SupervisedCluster(Protocol):
-    """What the supervisor needs of a cluster."""
+    """Interface of a cluster that can be supervised."""
 
     def requested_jobs(self) -> Mapping[str, str | None]:
         """Job id of each requested worker, by the worker's name; None where sbatch refused it."""
@@ -61,7 +61,7 @@ class SupervisedCluster(Protocol):
 
 @dataclass
 class JobHistory:
-    """What the supervisor remembers of a job between two looks."""
+    """History of a job that the supervisor keeps between two checks."""
 
     job: str | None
     connected: bool = False  # whether its worker ever was

@@ -27,7 +27,7 @@ _OF_POSITION: Final = ("shift", "rate", "left_right", "left_right_arms", "left_r
 MIN_ROWS: Final = 5
 MIN_SAMPLES: Final = 24  # two frames of 12 limb joints
 MAX_ROWS: Final = 500  # evenly spaced; more rows cost time and change no verdict
-# Two explanations are compared on the joints that they put at different places: a side view tells nothing about sides.
+# Two explanations are compared on the joints that they put at different places: a side view says nothing about sides.
 MIN_DISTANCE: Final = 0.03  # the embedded detector errs by 0.01 to 0.03
 # The better explanation must fit (below MISFIT), must be far better than the other, and must be nearer on most joints.
 ERROR_RATIO: Final = 0.6
@@ -46,7 +46,7 @@ MIN_SHIFT: Final = 0.25  # frames; resampling alone shifts by up to that
 SHARP_SHIFT: Final = 0.75  # frames; with a wider interval the neighbouring frame is possible too
 MIN_OCTAVES: Final = 0.5  # between the same rate (0) and the double or half one (1)
 MAX_ERROR_OF_TIME: Final = 0.1
-FAST_QUANTILE: Final = 0.75  # only joints that move more than three quarters of all tell the time
+FAST_QUANTILE: Final = 0.75  # time is judged by joints that move more than three quarters of all
 MIN_SIGNIFICANCE: Final = 1.5  # standard errors
 
 
@@ -209,8 +209,8 @@ class _Comparison:
     def cost(self, hypothesis: Hypothesis, *, offset: bool = True) -> float:
         """Mean error relative to that of the annotations as they are; each error is limited to ERROR_CAP."""
         mine, theirs = (np.minimum(errors, ERROR_CAP) for errors in self.errors(IDENTITY, hypothesis, offset=offset))
-        told = np.isfinite(theirs)
-        return float(theirs[told].mean() / max(mine[told].mean(), 1e-9)) if told.any() else np.inf
+        finite = np.isfinite(theirs)
+        return float(theirs[finite].mean() / max(mine[finite].mean(), 1e-9)) if finite.any() else np.inf
 
     def fits_better(self, rival: Hypothesis, hypothesis: Hypothesis) -> bool:
         """Whether `rival` fits better on the joints that both hypotheses give."""
@@ -220,8 +220,8 @@ class _Comparison:
     def median(self, hypothesis: Hypothesis) -> float:
         """Median error of the limb joints that the hypothesis gives; NaN if they are too few."""
         errors = self.errors(IDENTITY, hypothesis)[1]
-        told = errors[np.isfinite(errors)]
-        return float(np.median(told)) if len(told) >= MIN_SAMPLES else np.nan
+        finite = errors[np.isfinite(errors)]
+        return float(np.median(finite)) if len(finite) >= MIN_SAMPLES else np.nan
 
     def misfits(self, hypothesis: Hypothesis) -> bool:
         """Whether the joints do not fit under a hypothesis."""
@@ -256,7 +256,7 @@ class _Comparison:
             if finding and sure and (sharp or (finding.best or np.inf) < ERROR_RATIO * (finding.identity or 0.0)):
                 return timing, (named, finding)
         if named.shift or shift.half >= SHARP_SHIFT:
-            untold["shift"] = f"the motion tells it to {shift} frames only"
+            untold["shift"] = f"the motion fixes it to {shift} frames only"
         return timing, None
 
     def _rate(self, best: Hypothesis, within: list[int]) -> tuple[Hypothesis, Finding] | None:
@@ -283,8 +283,8 @@ class _Comparison:
     def _surely(self, first: Hypothesis, other: Hypothesis) -> bool:
         """Whether `other` explains the motion better than `first`, by more than chance."""
         mine, theirs = (np.minimum(errors, ERROR_CAP) for errors in self.errors(first, other, offset=False))
-        told = np.isfinite(theirs).all(1)
-        return significance((mine - theirs)[told].mean(1)) > MIN_SIGNIFICANCE
+        finite = np.isfinite(theirs).all(1)
+        return significance((mine - theirs)[finite].mean(1)) > MIN_SIGNIFICANCE
 
     def _finding(self, hypothesis: Hypothesis, fitted: str) -> Finding | None:
         """Return the evidence for another time on the joints that move most; None if the fit is poor."""
@@ -292,8 +292,8 @@ class _Comparison:
         moved = np.where(
             np.isfinite(theirs), np.linalg.norm(self.joints(hypothesis) - self.joints(IDENTITY), axis=-1), 0
         )
-        told = moved > np.quantile(moved, FAST_QUANTILE)
-        if not told.any() or np.median(theirs[told]) >= MAX_ERROR_OF_TIME:
+        finite = moved > np.quantile(moved, FAST_QUANTILE)
+        if not finite.any() or np.median(theirs[finite]) >= MAX_ERROR_OF_TIME:
             return None
-        medians = float(np.median(mine[told])), float(np.median(theirs[told]))
-        return Finding(hypothesis.fault, f"{hypothesis}, {fitted}", *medians, int(told.sum()))
+        medians = float(np.median(mine[finite])), float(np.median(theirs[finite]))
+        return Finding(hypothesis.fault, f"{hypothesis}, {fitted}", *medians, int(finite.sum()))

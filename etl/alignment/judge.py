@@ -107,8 +107,8 @@ def judge_files(pairs: Sequence[SequenceFiles]) -> list[SequenceVerdict]:
             judgement = judge_sequence(track, others)
             rows = rows_to_judge(track, MAX_ROWS)
             errors = relative_errors(track.detected[rows], track.annotated[rows], track.size[rows, None])
-            told = errors[:, LIMB_JOINTS][np.isfinite(errors[:, LIMB_JOINTS])]
-            error = float(np.median(told)) if told.size else float("nan")
+            finite = errors[:, LIMB_JOINTS][np.isfinite(errors[:, LIMB_JOINTS])]
+            error = float(np.median(finite)) if finite.size else float("nan")
             key = SequenceKey(*recording, camera)
             shift = judgement.timing.shift if judgement.timing else None
             verdicts[key] = SequenceVerdict(
@@ -191,7 +191,7 @@ def refuse(verdicts: Sequence[SequenceVerdict]) -> None:
         raise MergeError(
             "Detections agree best with the annotations of their own sequence and frame.",
             f"{len(bad)} of {len(verdicts)} sequences that don't: {shown}",
-            'Fix the raw files or leave those sequences out, or set merge.judge to "warn" to merge them all the same.',
+            'Fix the raw files or leave those sequences out, or set merge.judge = "warn".',
         )
 
 

@@ -9,7 +9,7 @@ Shift and rate are fitted by robust least squares: Gauss-Newton, so that each st
 annotated velocity. A detector's noise isn't white: it errs alike in neighbouring frames, and each joint in its own way
 as the pose changes. So the variance adds up what frames (with their neighbours) and what joints or whole limbs say on
 their own (Newey and West 1987; Cameron, Gelbach and Miller 2011). Where one arm moves and the rest stands, that is one
-limb's word, whose bias can't be told from a shift: the degrees of freedom are the number of limbs that tell.
+limb's motion, whose bias looks like a shift: the degrees of freedom are the number of moving limbs.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Timing:
     rate : Estimate, optional
         Factor; None where it was taken as given.
     rows : int
-        That told.
+        Number of rows used.
     """
 
     shift: Estimate
@@ -75,7 +75,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Motion:
-    """What one step of the fit looks at.
+    """Input of one step of the fit.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Step:
-    """One regression: change of the parameters (P,), their covariance (P, P), and how many limbs tell each (P,)."""
+    """One regression: change of the parameters (P,), their covariance (P, P), and number of limbs behind each (P,)."""
 
     change: Floats
     covariance: Floats
@@ -134,12 +134,12 @@ def fit(track: Track, rows: Ints, shift: float = 0.0, rate: float = 1.0, *, free
         before, now, after = (sample(track, people, moments + k * reach)[:, limbs] for k in (-1, 0, 1))
         slopes = ((after - before) / (2 * reach) / size)[..., None]
         residual = (detected - now) / size
-        told = np.isfinite(slopes[..., 0] + residual).all((1, 2))
-        if told.sum() < LEAST_ROWS:
+        finite = np.isfinite(slopes[..., 0] + residual).all((1, 2))
+        if finite.sum() < LEAST_ROWS:
             return None
         if free_rate:
             slopes = np.concatenate([slopes, slopes * (frames - middle)[:, None, None, None]], axis=-1)
-        step = regress(Motion(residual[told], slopes[told], people[told]))
+        step = regress(Motion(residual[finite], slopes[finite], people[finite]))
         if step is None:
             return None
         change = np.zeros(2)
@@ -152,7 +152,7 @@ def fit(track: Track, rows: Ints, shift: float = 0.0, rate: float = 1.0, *, free
             errors = np.sqrt(np.diag(step.covariance))
             found = [Estimate(*map(float, values)) for values in zip(parameters, errors, step.limbs, strict=False)]
             at_middle = parameters[0] - first - rate * (middle - first)
-            return Timing(replace(found[0], value=float(at_middle)), found[1] if free_rate else None, int(told.sum()))
+            return Timing(replace(found[0], value=float(at_middle)), found[1] if free_rate else None, int(finite.sum()))
     return None
 
 
@@ -227,7 +227,7 @@ def _scatter(sums: Floats) -> Floats:
 
 
 def significance(gains: Floats) -> float:
-    """How many standard errors the mean of gains (N,) lies above zero, neighbours in time hanging together."""
+    """Return the mean of gains (N,) in standard errors above zero; neighbours in time are correlated."""
     if len(gains) < 5:
         return 0.0
     variance = float(_by_time((gains - gains.mean())[:, None])[0, 0])

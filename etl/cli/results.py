@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 class GroupBy(Enum):
-    """What each line of a query's table is about."""
+    """Unit of a line of a query's table."""
 
     SEQUENCE = "sequence"
     ACTION = "action"
@@ -53,7 +53,7 @@ def query(
         str | None,
         typer.Option(help="Only joints that meet this condition, e.g. \"confidence < 0.3 and joint == 'head'\"."),
     ] = None,
-    group_by: Annotated[GroupBy, typer.Option(help="What each line of the table is about.")] = GroupBy.SEQUENCE,
+    group_by: Annotated[GroupBy, typer.Option(help="Unit of a line of the table.")] = GroupBy.SEQUENCE,
     to: Annotated[
         Path | None,
         typer.Option("--to", help="Write the frames to FILE.nc, .zarr, .csv or .parquet instead of a table."),

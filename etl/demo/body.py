@@ -1,7 +1,7 @@
 """The figure's flesh and clothes: primitives round a skeleton, in proportions that pose networks recognise.
 
 What makes networks recognise a figure, in order: tapered limbs, a shaped trunk and head, shoes; skin and clothes
-of different colours; hair, which tells front from back.
+of different colours; hair, which shows front and back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """What a person looks like.
+    """Appearance of a person.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def _scaled(k: float) -> Callable[..., Primitive]:
 
 
 def _hair(q: Floats) -> NDArray[np.bool_]:
-    """Where the cap of hair covers the head: all but the opening of the face."""
+    """Return where hair covers the head: all but the face."""
     x, y, z = q.T
     return ~((y > -0.005 + 0.35 * z) & (z < 0.062 + 0.25 * np.abs(x)))
 

@@ -56,5 +56,5 @@ def scaled(lens: Camera, scale: float) -> Camera:
 
 
 def origin_of(camera: Camera) -> Floats:
-    """Where the camera is in the world (3,), metres."""
+    """Return the position of the camera in the world (3,), metres."""
     return np.asarray(-np.asarray(camera.rotation).T @ np.asarray(camera.translation))

@@ -82,7 +82,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class HeadFrame:
-    """Where the head is and how it looks.
+    """Position and direction of the head.
 
     Parameters
     ----------

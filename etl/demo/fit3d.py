@@ -47,7 +47,7 @@ PLACES: Final = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rendered.
+    """Plan of the rendered dataset.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ CUT: Final = 2  # frames by which videos of `Plan.extra` are shorter than their 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rendered.
+    """Plan of the rendered dataset.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What all miniature datasets share: a folder that is claimed, sequences that are filmed, files that are recorded.
+"""Code that all miniature datasets share: claim a folder, render sequences, record the truth.
 
 Beside its raw files a miniature holds ``truth/<release's path>.npz`` (etl.demo.recording) and ``xycd-demo.json``, which
 says what the folder is and, once it is complete, lists its files.
@@ -37,7 +37,7 @@ VERSION: Final = 3
 
 
 class Plan(Protocol):
-    """What is rendered: a frozen dataclass whose fields are JSON-ready."""
+    """Plan of a rendered dataset: a frozen dataclass with JSON-ready fields."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -57,7 +57,7 @@ class Plan(Protocol):
         ...
 
     def sequences(self) -> list[SequenceKey]:
-        """What is filmed."""
+        """Content of the sequence."""
         ...
 
     def video_frames(self, key: SequenceKey) -> int:
@@ -141,7 +141,7 @@ def film(key: SequenceKey, moments: Iterable[Moment], truth: Path) -> Iterator[N
 
 
 def truth_path(folder: Path, name: str) -> Path:
-    """Where the truth of the sequence lies that the release calls `name`, ``S1/Directions 1.54138969``."""
+    """Return the path of the truth of a sequence, by its name in the release (``S1/Directions 1.54138969``)."""
     return folder / FOLDER / f"{name}.npz"
 
 

@@ -57,7 +57,7 @@ FROM_Y_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rendered.
+    """Plan of the rendered dataset.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def camera_of(subject: str, name: str, scale: float) -> Camera:
 
 
 def valid_frames(frames: int) -> NDArray[np.bool_]:
-    """Which frames of a test sequence are valid (F,)."""
+    """Return which frames of a test sequence are valid (F,)."""
     return np.arange(frames) % 4 != 1
 
 

@@ -63,7 +63,7 @@ def write_camera(root: Path, subject: str, action: str, camera: Camera, labelled
 
 
 def video_path(root: Path, subject: str, action: str, camera: str | None) -> Path:
-    """Where the video of an action is; None for a test subject's only camera."""
+    """Return the path of the video of an action; None for the only camera of a test subject."""
     folder = root / ("test" if camera is None else "train") / subject / "videos"
     return (folder / camera if camera else folder) / f"{action}.mp4"
 

@@ -150,7 +150,7 @@ class Rays:
 
 @dataclass(frozen=True)
 class Hits:
-    """What the rays of a window meet first.
+    """First surface that the rays of a window meet.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Hits:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Where something is met."""
+        """Return where a surface is met."""
         return np.isfinite(self.depth)
 
 

@@ -1,4 +1,4 @@
-"""What a release of Human3.6M consists of beside the videos: metadata.xml, file names, cameras and pose files.
+"""Files of a release of Human3.6M other than videos: metadata.xml, file names, cameras and pose files.
 
 The layout, the irregular file names and the intrinsics are those of the release; the cameras' places are the
 miniature's own.

@@ -55,7 +55,7 @@ MINIATURES: Final = {
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the embedded networks must reach on a rendered dataset; less is a fault of the program.
+    """Bounds that the embedded networks must meet on a rendered dataset.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ BOUNDS: Final = {"h36m": Bounds(found=0.98, error_px=12.0, depth_error=0.05)}
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """What the demo measured of one dataset, from the files it made.
+    """Measurements of one dataset, from the files that the demo made.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class DatasetResult:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo measured.
+    """Measurements of the demo.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class DemoResult:
     failed: list[str] = field(default_factory=list)
 
     def missed(self) -> list[str]:
-        """What isn't as good as it must be, as sentences."""
+        """Return the bounds that are missed, as sentences."""
         return [*self.failed, *(text for result in self.datasets for text in result.missed())]
 
     def text(self) -> str:

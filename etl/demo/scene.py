@@ -79,7 +79,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class _Figure:
-    """What is cast: primitives in camera coordinates, their lights, and rotation and translation of their own frame."""
+    """Primitives in camera coordinates, their lights, and rotation and translation of their own frame."""
 
     primitives: list[Primitive]
     lights: Floats
@@ -87,7 +87,7 @@ class _Figure:
 
 
 class _Layer:
-    """What is nearest on a lattice of image positions: depth (h, w), whose, cover (h, w) and colours (h, w, 3)."""
+    """Nearest surface on a lattice of image positions: depth (h, w), owner, coverage (h, w) and colours (h, w, 3)."""
 
     def __init__(self, window: Window, extra: int) -> None:
         self.corner, self.extra = window[:2], extra
@@ -256,7 +256,7 @@ class Scene:
 def visible(
     picture: Picture, camera: Camera, points: Floats, names: Sequence[str], person: int = 0
 ) -> NDArray[np.bool_]:
-    """Which joints the camera sees: in the image, on the person, and not behind more than their own flesh.
+    """Return which joints the camera sees: in the image, on the person, and not occluded.
 
     Parameters
     ----------

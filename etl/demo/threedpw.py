@@ -73,7 +73,7 @@ SHOTS: Final = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is rendered.
+    """Plan of the rendered dataset.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Routing:
-    """How the truth's joints travel through a network's input before they are given as an answer.
+    """Path of the true joints through a network's input before they are returned as an answer.
 
     Parameters
     ----------

@@ -273,8 +273,8 @@ def draw_depth_map(view: View) -> Image | None:
     """Draw the depth map in colours, with the neighbourhoods and a scale; None without a map."""
     if view.depth_map is None:
         return None
-    told = view.depth_map[np.isfinite(view.depth_map)]
-    near, far = (float(v) for v in np.quantile(told, (0.01, 0.99))) if told.size else (0.0, 1.0)
+    finite = view.depth_map[np.isfinite(view.depth_map)]
+    near, far = (float(v) for v in np.quantile(finite, (0.01, 0.99))) if finite.size else (0.0, 1.0)
     image = np.ascontiguousarray(colour_depth(view.depth_map, near, far))
     for person in view.people:
         _draw_discs(image, person)

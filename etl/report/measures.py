@@ -1,4 +1,4 @@
-"""What a report measures: pure functions on arrays. NaN marks what wasn't detected or isn't annotated."""
+"""Measures of the report: pure functions on arrays. NaN marks what wasn't detected or isn't annotated."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def relative_errors(rows: Rows) -> Floats:
 
 def quantile(values: Array, q: float) -> float:
     """Quantile of the finite values; NaN without any."""
-    told = values[np.isfinite(values)]
-    return float(np.quantile(told, q)) if told.size else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, q)) if finite.size else float("nan")
 
 
 def per_joint(values: Array, *quantiles: float) -> Floats:
@@ -53,13 +53,13 @@ def per_joint(values: Array, *quantiles: float) -> Floats:
 
 def pck(relative: Array, alpha: float) -> float:
     """Percentage of correct keypoints: errors below `alpha` of the person's size (Yang and Ramanan, PAMI 2013)."""
-    told = relative[np.isfinite(relative)]
-    return float((told < alpha).mean()) if told.size else float("nan")
+    finite = relative[np.isfinite(relative)]
+    return float((finite < alpha).mean()) if finite.size else float("nan")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How confidence and error hang together.
+    """Relation of confidence and error.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ class Calibration:
 
 def calibrate(confidence: Array, relative: Array, bins: int = 12) -> Calibration | None:
     """Calibration of confidences (...) against relative errors (...); None with fewer than 2 bins' worth."""
-    told = np.isfinite(confidence) & np.isfinite(relative)
-    c, e = confidence[told].astype(np.float64), relative[told]
+    finite = np.isfinite(confidence) & np.isfinite(relative)
+    c, e = confidence[finite].astype(np.float64), relative[finite]
     # Detectors are often sure: bins that differ by less than a hundredth would be one point.
     edges = np.unique(np.quantile(c, np.linspace(0, 1, bins + 1)).round(2)) if c.size >= 20 else np.zeros(0)
     if len(edges) < 3:
@@ -125,8 +125,8 @@ class Line:
 
 def fit_line(detected: Array, true: Array) -> Line | None:
     """Line through depths (...) in metres; None where the true depths are too few or too alike to tell."""
-    told = np.isfinite(detected) & np.isfinite(true)
-    x, y = true[told].astype(np.float64), detected[told].astype(np.float64)
+    finite = np.isfinite(detected) & np.isfinite(true)
+    x, y = true[finite].astype(np.float64), detected[finite].astype(np.float64)
     if x.size < 10 or np.ptp(x) < 0.05 or np.ptp(y) == 0:
         return None
     scale, offset = np.polyfit(x, y, 1)
@@ -134,7 +134,7 @@ def fit_line(detected: Array, true: Array) -> Line | None:
 
 
 def ordinal_accuracy(detected: Array, true: Array, apart: float = APART_M) -> tuple[Floats, NDArray[np.int64]]:
-    """How often two joints of one person come in the right order of depth.
+    """Share of pairs of joints of one person in the right order of depth.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ def ordinal_accuracy(detected: Array, true: Array, apart: float = APART_M) -> tu
     count = np.zeros((joints, joints), np.int64)
     for i in range(joints):
         truth, found = true[:, i, None] - true, detected[:, i, None] - detected
-        told = np.isfinite(truth) & np.isfinite(found) & (np.abs(truth) > apart)
-        right = (np.sign(truth) == np.sign(found)) & told
-        count[i] = told.sum(0)
+        finite = np.isfinite(truth) & np.isfinite(found) & (np.abs(truth) > apart)
+        right = (np.sign(truth) == np.sign(found)) & finite
+        count[i] = finite.sum(0)
         accuracy[i] = np.where(count[i] > 0, right.sum(0) / np.maximum(count[i], 1), np.nan)
     return accuracy, count
 
@@ -194,8 +194,8 @@ def table_by(names: NDArray[np.str_], rows: Rows, title: str) -> pd.DataFrame:
 
 def measures_of(rows: Rows) -> Mapping[str, float]:
     """The figures of a group of rows by their names in tables."""
-    told = rows.confidence[np.isfinite(rows.confidence)]
-    found: dict[str, float] = {"confidence mean": float(told.mean()) if told.size else float("nan")}
+    finite = rows.confidence[np.isfinite(rows.confidence)]
+    found: dict[str, float] = {"confidence mean": float(finite.mean()) if finite.size else float("nan")}
     if rows.has_truth:
         limbs = list(LIMB_JOINTS)
         errors, relative = errors_px(rows)[:, limbs], relative_errors(rows)[:, limbs]

@@ -33,7 +33,7 @@ try:
     from markupsafe import Markup
 
     from etl.report import plots
-except ModuleNotFoundError as error:  # the extra `report` is not installed; `write_report` says so
+except ModuleNotFoundError as error:  # the extra `report` is not installed; `write_report` raises an error
     _missing = error
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -62,7 +62,7 @@ class Cell:
 
 @dataclass
 class Page:
-    """What the template shows."""
+    """Values that the template shows."""
 
     title: str
     lead: str

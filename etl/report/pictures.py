@@ -129,7 +129,7 @@ class Painter:
         return Picture(place.title, "", (data_uri(draw_view(small, discs=False)),))
 
     def place(self, row: int) -> Place:
-        """Which frame a row is of."""
+        """Frame number of a row."""
         rows = self.material.rows
         return Place(self.material.keys[rows.sequence[row]], int(rows.frame[row]), int(rows.person[row]))
 

@@ -1,4 +1,4 @@
-"""The interactive plots of a report. Colours are Okabe and Ito's, which colour-blind readers tell apart."""
+"""The interactive plots of a report. Colours are Okabe and Ito's, which colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def joint_ranges(values: Array, title: str, unit: str, *, digits: int = 1, scale
 
 def shifts(verdicts: Sequence[SequenceVerdict], most: int = 40) -> go.Figure:
     """Fitted shift of each sequence with its 95 % interval; of many, those that are farthest from none."""
-    told = [(verdict, verdict.shift) for verdict in verdicts if verdict.shift is not None]
-    far = sorted(told, key=lambda pair: (pair[1].least, abs(pair[1].value)), reverse=True)[:most]
-    shown = [pair for pair in reversed(told) if pair in far]
+    finite = [(verdict, verdict.shift) for verdict in verdicts if verdict.shift is not None]
+    far = sorted(finite, key=lambda pair: (pair[1].least, abs(pair[1].value)), reverse=True)[:most]
+    shown = [pair for pair in reversed(finite) if pair in far]
     fig = figure(90 + 22 * len(shown), "shift of the annotations, frames", "")
     fig.add_vline(x=0, line={"color": "rgba(128,128,128,0.8)", "dash": "dot", "width": 1.5})
     for faulty, colour in ((False, BLUE), (True, RED)):
@@ -111,9 +111,9 @@ def pck_curve(relative: Array) -> go.Figure:
         "wrists": (13, 16),
     }
     for (name, joints), colour in zip(groups.items(), COLOURS, strict=True):
-        told = np.sort(relative[:, joints][np.isfinite(relative[:, joints])])
-        if told.size:
-            share = np.searchsorted(told, thresholds, side="left") / told.size
+        finite = np.sort(relative[:, joints][np.isfinite(relative[:, joints])])
+        if finite.size:
+            share = np.searchsorted(finite, thresholds, side="left") / finite.size
             fig.add_scatter(
                 x=100 * thresholds, y=100 * share, name=name, mode="lines", line={"color": colour, "width": 2},
                 hovertemplate=f"{name}: %{{y:.1f}} % below %{{x:.2f}} %<extra></extra>",
@@ -159,9 +159,9 @@ def reliability(found: measures.Calibration) -> go.Figure:
 def depth_scatter(rows: Rows, cameras: NDArray[np.str_]) -> go.Figure:
     """Detected over true depth of all joints, a sample of them, coloured by camera; the diagonal is the truth."""
     fig = figure(460, "true depth of the joint, m", "detected depth, m")
-    told = np.isfinite(rows.depth) & np.isfinite(rows.true_depth)
-    known = sorted(set(cameras[told.any(1)].tolist()))
-    span = rows.true_depth[told]
+    finite = np.isfinite(rows.depth) & np.isfinite(rows.true_depth)
+    known = sorted(set(cameras[finite.any(1)].tolist()))
+    span = rows.true_depth[finite]
     fig.add_scatter(
         x=[span.min(), span.max()], y=[span.min(), span.max()], mode="lines", name="equal", hoverinfo="skip",
         line={"color": "rgba(128,128,128,0.8)", "dash": "dot", "width": 1.5},
@@ -169,7 +169,7 @@ def depth_scatter(rows: Rows, cameras: NDArray[np.str_]) -> go.Figure:
     rng = np.random.default_rng(0)  # the same sample every time
     for number, camera in enumerate(known):
         colour, symbol = COLOURS[number % len(COLOURS)], SYMBOLS[number // len(COLOURS) % len(SYMBOLS)]
-        row, joint = np.nonzero(told & (cameras == camera)[:, None])
+        row, joint = np.nonzero(finite & (cameras == camera)[:, None])
         most = max(_MOST_POINTS // len(known), 1)
         if len(row) > most:
             some = np.sort(rng.choice(len(row), most, replace=False))
@@ -208,7 +208,7 @@ def joint_bias(rows: Rows) -> go.Figure:
 
 
 def order_map(accuracy: Array, count: NDArray[np.int64]) -> go.Figure:
-    """How often each pair of joints comes in the right order of depth."""
+    """Plot the share of the right order of depth for each pair of joints."""
     names = [NAMES[j] for j in ORDER]
     some, number = accuracy[np.ix_(ORDER, ORDER)].copy(), count[np.ix_(ORDER, ORDER)]
     np.fill_diagonal(some, np.nan)
@@ -228,11 +228,11 @@ def order_map(accuracy: Array, count: NDArray[np.int64]) -> go.Figure:
 
 def histogram(values: Array, x: str, *, colour: str = BLUE, bins: int = 60) -> go.Figure:
     """Distribution of finite values (...), as shares."""
-    told = values[np.isfinite(values)].astype(np.float64)
-    count, edges = np.histogram(told, bins)
+    finite = values[np.isfinite(values)].astype(np.float64)
+    count, edges = np.histogram(finite, bins)
     fig = figure(300, x, "joints, %")
     fig.add_bar(
-        x=(edges[1:] + edges[:-1]) / 2, y=100 * count / max(told.size, 1), width=np.diff(edges), name=x,
+        x=(edges[1:] + edges[:-1]) / 2, y=100 * count / max(finite.size, 1), width=np.diff(edges), name=x,
         marker={"color": colour, "line": {"width": 0}}, hovertemplate="%{x:.2f}: %{y:.2f} %<extra></extra>",
     )  # fmt: skip
     fig.update_layout(bargap=0.05, showlegend=False)

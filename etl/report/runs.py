@@ -43,8 +43,8 @@ class Run:
 def runs_of(receipts: Iterable[Receipt], pause: float = PAUSE) -> list[Run]:
     """Runs behind the finished partitions, in order; those whose time of writing isn't known are left out."""
     found: list[Run] = []
-    told = [(r.written - r.seconds, r.written, r.frames) for r in receipts if r.written]
-    for begin, end, frames in sorted(told):
+    timed = [(r.written - r.seconds, r.written, r.frames) for r in receipts if r.written]
+    for begin, end, frames in sorted(timed):
         if found and begin - found[-1].end <= pause:
             last = found[-1]
             found[-1] = Run(last.begin, max(last.end, end), last.partitions + 1, last.frames + frames)

@@ -132,7 +132,7 @@ class Stored:
         return there and SequenceKey.from_path(self.key.dataset, path) == self.key
 
     def people(self, rows: Rows) -> tuple[Person, ...]:
-        """Those of rows who were found, as stored."""
+        """Return the people of rows with a detection, as stored."""
         found = []
         for i in np.flatnonzero(rows.status == Status.OK):
             values = np.concatenate([rows.xy[i], rows.confidence[i, :, None], rows.depth[i, :, None]], axis=1)

@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset's frames are, and how its features were made.
+    """Location of the frames of a dataset, and the settings of its features.
 
     Parameters
     ----------

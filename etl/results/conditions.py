@@ -56,7 +56,7 @@ class Condition:
     names: frozenset[str]
 
     def __call__(self, columns: Mapping[str, Array]) -> NDArray[np.bool_]:
-        """Where the condition holds.
+        """Return where the condition holds.
 
         Parameters
         ----------

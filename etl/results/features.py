@@ -1,7 +1,7 @@
 """Results by name: features of any subject, action and camera, as labelled arrays; during a run and after it.
 
 A file counts when the index of receipts names it and it has the size that its receipt says; files appear under their
-names only when they are whole. So a query never sees half a file, whatever becomes of the run.
+final names only when they are complete. So a query never reads an incomplete file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LARGE = 256 << 20  # bytes of files above which arrays are lazy
 
 @dataclass(frozen=True)
 class Annotated:
-    """What the annotations know of a sequence."""
+    """Facts of an annotated sequence."""
 
     split: str
     rows: int
@@ -197,7 +197,7 @@ class Features:
 
     @cached_property
     def layout(self) -> Layout:
-        """What the files have in common."""
+        """Layout that the files share."""
         for _, receipt in self.files:
             try:
                 return Layout.of(self.store.folder / receipt.path)
@@ -299,13 +299,13 @@ class Features:
         return ds.assign_attrs(self.attributes())
 
     def attributes(self) -> dict[str, Any]:
-        """What a dataset of the selection says of its completeness."""
+        """Return the attributes of a dataset that state the completeness of the selection."""
         state = self.completeness()
         known = {} if state.annotated is None else {"rows_annotated": state.annotated}
         return {"dataset": self.dataset, "complete": int(state.complete), "rows_finished": state.finished} | known
 
     def completeness(self) -> Completeness:
-        """How much of the selection's sequences is there, whatever rows of them are chosen.
+        """Return how complete the sequences of the selection are, whatever rows are chosen.
 
         Files that couldn't be read when rows were asked for count as lost from then on.
         """
@@ -354,7 +354,7 @@ def open_features(workspace: Path | str, dataset: str | None = None) -> Features
     workspace : Path
         The folder of results.
     dataset : str, optional
-        Needless where the workspace holds one dataset only.
+        Optional if the workspace has only one dataset.
 
     Raises
     ------
@@ -389,7 +389,7 @@ def open_features(workspace: Path | str, dataset: str | None = None) -> Features
 
 
 def _annotated(dataset: str, folder: Path) -> dict[SequenceKey, Annotated]:
-    """What the annotations' manifest says."""
+    """Read the annotated sequences from the manifest."""
     try:
         content = json.loads((folder / "manifest.json").read_bytes())
         return {
@@ -397,4 +397,4 @@ def _annotated(dataset: str, folder: Path) -> dict[SequenceKey, Annotated]:
             for path, entry in content["sequences"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # absent, or of a release to come: the features are there all the same
+        return {}  # missing, or from a later version: features can be read without it

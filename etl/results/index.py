@@ -1,6 +1,6 @@
-"""The index of all frames: who, where, when and what became of them, as Parquet, opened with Dask.
+"""The index of all frames with their status, as Parquet, opened with Dask.
 
-It lies beside the feature files and is brought up to date by whoever opens it: only files that are new since are read,
+It lies beside the feature files and is updated when it is opened: only files that are new since are read,
 and of them a few numbers a row. Parts are never changed, only replaced, and count when ``index.json`` names them; so
 any number of readers and refreshers get along. Where it can't be written, what is new stays in memory.
 """

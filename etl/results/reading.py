@@ -52,14 +52,14 @@ class MapVariable:
     attributes: tuple[tuple[str, str], ...] = ()
 
     def missing(self, rows: int) -> Array:
-        """That many rows without maps."""
+        """Return NaN maps for a number of rows."""
         dtype = maps.VARIABLES[self.name][1]
         return np.full((rows, *self.shape), 0 if dtype == "int16" else np.nan, dtype)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the feature files of one stage key have in common.
+    """Layout that the feature files of one stage key share.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Layout:
 
     @classmethod
     def of(cls, path: Path) -> Layout:
-        """That of a file."""
+        """Read the layout of a feature file."""
         with opened(path) as file:
             names = tuple(str(name) for name in file["feature"].asstr()[()])
             channels = tuple((name, file[name].shape[-1]) for name in EMBEDDINGS if name in file)
@@ -124,7 +124,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which rows of a file are wanted; all by default.
+    """Rows of a file to use; all by default.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def _read(file: h5py.File, name: str) -> Array:
 
 
 def kept_maps(features: Sequence[Path]) -> tuple[tuple[MapVariable, ...], str] | None:
-    """What the maps files beside these feature files hold, and how their names end; of several sizes, the newest.
+    """Return variables and name ending of the maps files beside feature files; of several sizes, the newest.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How parts of a dataset are named, and how much of a part is there."""
+"""Selections of a dataset by name, and how complete they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Numbers = int | np.integer[Any] | slice | Sequence[int] | NDArray[np.integer[Any
 
 @dataclass(frozen=True)
 class Completeness:
-    """How much of a selection's sequences is there.
+    """Completeness of a selection.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def fits(value: str | int, chosen: Any) -> bool:
 
 
 def in_words(chosen: Any) -> str:
-    """What was chosen, for messages."""
+    """Describe a choice, for messages."""
     if isinstance(chosen, slice):
         return f"{chosen.start} to {chosen.stop}"
     return str(chosen) if isinstance(chosen, str | int | np.integer) else ", ".join(map(str, chosen))

@@ -17,7 +17,7 @@ VERSION = 1  # of estimate; raise it when the same frames, models and parameters
 
 
 def describe_models(models: ModelSettings) -> Description:
-    """Identity and embedding widths of a model set, which is built only if nothing else tells them."""
+    """Return identity and embedding widths of a model set. The set is built only if it has no description."""
     found = registry.describe(models.set, cache=models.cache, **models.options)
     if found is None:
         built = build_models(models)

@@ -200,7 +200,7 @@ def check_joins(inspected: Sequence[Inspected], allow_missing: bool) -> None:
 
 
 def difference(first: Contents, second: Contents) -> str:
-    """How the contents of two files differ, in words."""
+    """Describe how the contents of two files differ."""
     if first.names != second.names:
         apart = sorted(set(first.names) ^ set(second.names))
         return f"features differ by {apart or 'their order'}"

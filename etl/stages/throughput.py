@@ -1,4 +1,4 @@
-"""How long the networks of a worker wait for frames, and the number of decoding threads chosen from that."""
+"""Time that the networks of a worker wait for frames, and the number of decoding threads that follows."""
 
 from __future__ import annotations
 

@@ -345,7 +345,7 @@ def _depth(frame: Frame, poses: Poses) -> depth.BodyDepth:
         # The lens is undone for all of them at once.
         plane = frame.camera.unproject(np.concatenate([points[placing], points[list(HIPS)].mean(0)[None]]))
         world = depth.from_line_of_sight(poses.own["world"][row], plane[-1])
-        # A floor, so that a person of whom little is visible is placed all the same.
+        # A lower bound, so that a person of whom little is visible gets a place too.
         trust = np.maximum(poses.own["confidence"][row][placing], 1e-3)
         translation = depth.solve_translation(plane[:-1], world[placing], trust)
         depths = world[:, 2] + translation[2]
