@@ -175,7 +175,7 @@ def test_weights_that_came_by_no_fetch_are_checked_by_one(publishers: Path, cach
     path = cache / DEPTH.file
     path.with_name(f".{path.name}.verified").unlink()
     path.write_bytes(safetensors(b"by hand"))
-    with pytest.raises(ModelError, match=r"were fetched.*no such note.*--from"):
+    with pytest.raises(ModelError, match=r"no such note.*were fetched.*--from"):
         registry.check("auglift")
     auglift_files.fetch(source=cache)
     registry.check("auglift")
