@@ -26,7 +26,7 @@ from etl.config import Config, load
 from etl.datasets.base import Sequence
 from etl.demo.release import ACTIONS, CAMERAS, file_prefix, write_metadata
 from etl.execution.job import DatasetJob
-from etl.stages.annotate import identity_of, options_of
+from etl.stages.annotate import identity_of
 from etl.stages.files.manifest import Entry, Manifest
 from etl.store.partition import Partition, Receipt
 from etl.store.workspace import Current, file_sha256
@@ -103,7 +103,7 @@ def _annotate(job: DatasetJob) -> None:
     kinds = [annotation.mock(frames=MOST, seed=kind) for kind in range(KINDS)]
     for number, sequence in enumerate(sequences):
         ds = kinds[number % KINDS].isel(frame=slice(0, _length(number, len(sequences)))).copy()
-        identity = identity_of(sequence, job.settings.root, options_of(job.reader))
+        identity = identity_of(sequence, job.reader)
         ds.attrs |= _attributes(sequence) | {"provenance": json.dumps({"identity": identity, "kind": number % KINDS})}
         path = job.annotations / f"{sequence.key.path}.nc"
         path.parent.mkdir(parents=True, exist_ok=True)

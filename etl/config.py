@@ -264,12 +264,13 @@ def load(path: Path | None = None, *overrides: Mapping[str, Any], only: str | No
     *overrides : mapping
         Nested values that win over the file's, later over earlier ones; None counts as absent.
     only : str, optional
-        Leave out all datasets but this one.
+        Name of the dataset to keep; all others are left out.
 
     Raises
     ------
     ConfigError
-        Naming every key that is unknown (with the nearest that is valid) or out of range.
+        When the file can't be read, the dataset `only` isn't configured, or keys are unknown or out of range. The
+        message names every such key, and the nearest valid key.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -278,7 +279,13 @@ def load(path: Path | None = None, *overrides: Mapping[str, Any], only: str | No
     for over in overrides:
         values = _merged(values, over)
     if only is not None:
-        values["datasets"] = {name: table for name, table in values["datasets"].items() if name == only}
+        if only not in values.get("datasets", {}):
+            raise ConfigError(
+                "A dataset must be configured before it is used.",
+                f"no section [datasets.{only}] in {path or 'the configuration'}",
+                f"Give its folder: --root, or datasets.{only}.root.",
+            )
+        values["datasets"] = {only: values["datasets"][only]}
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -30,13 +30,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.datasets.base import Sequence, select
+from etl.datasets.base import FilteredReader, Sequence, build_annotation
 from etl.datasets.checks import COPY_AGAIN, read_json, require_array, require_folder, require_key, require_known
 from etl.datasets.geometry import doubts, measure_body, require_middle, require_rotation
 from etl.datasets.sampling import choose_rows, measure_media, picture_size, step_between
 from etl.errors import DatasetError
 from etl.media.frames import Media
-from schemas import annotation
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from schemas.skeletons_raw import IMAR_25_TO_H36M
@@ -56,7 +55,7 @@ JOINT_SOURCE: Final = "Fit3D joints3d_25, 17 of 25 joints, projected with distor
 
 
 @dataclass(frozen=True)
-class Fit3D:
+class Fit3D(FilteredReader):
     """Reader of Fit3D.
 
     Parameters
@@ -71,20 +70,16 @@ class Fit3D:
         What to keep; all by default.
     """
 
-    root: Path
     hz: int = 25
     train: SequenceOf[str] = TRAIN
     test: SequenceOf[str] = TEST
-    subjects: SequenceOf[str] | None = None
-    actions: SequenceOf[str] | None = None
-    cameras: SequenceOf[str] | None = None
 
     name: ClassVar[str] = "fit3d"
     splits: ClassVar[tuple[str, ...]] = ("train", "test", UNLABELLED)
 
     def sequences(self) -> list[Sequence]:
         """All sequences of the chosen subjects, and the unlabelled ones; see `DatasetReader.sequences`."""
-        root = require_folder(Path(self.root), "Fit3D: the folders train and test")
+        root = require_folder(self.root, "Fit3D: the folders train and test")
         step_between(RATE_HZ, self.hz)
         both = sorted(set(self.train) & set(self.test))
         if both:
@@ -106,16 +101,16 @@ class Fit3D:
         wanted = {"subject": self.subjects, "action": self.actions, "camera": self.cameras}
         for part, names in wanted.items():
             require_known(part, names, sorted({getattr(sequence.key, part) for sequence in found}))
-        return select(found, subjects=self.subjects, actions=self.actions, cameras=self.cameras)
+        return self.select(found)
 
     def notes(self) -> list[str]:
         """What is in the folder and isn't read, as sentences."""
-        others = sorted(set(_subjects(Path(self.root), TRAIN_HOMES)) - {*self.train, *self.test})
+        others = sorted(set(_subjects(self.root, TRAIN_HOMES)) - {*self.train, *self.test})
         return [f"{subject} is left out: it is in neither split." for subject in others]
 
     def annotate(self, sequence: Sequence) -> xr.Dataset:
         """One row a frame at the rate asked for; without joints for test subjects; see `DatasetReader.annotate`."""
-        root = Path(self.root)
+        root = self.root
         count, size, notes = measure_media(root, sequence.media)
         if count is None and sequence.split == UNLABELLED:
             raise DatasetError("A sequence without ground truth has a video.", notes[0], "Unpack the release.")
@@ -145,14 +140,11 @@ class Fit3D:
             }
         key = sequence.key
         stem = f"{key.subject}_{key.camera}_{key.action}"
-        return annotation.build(
-            key,
+        return build_annotation(
+            sequence,
             frame_number=rows,
             **truth,
             camera=camera,
-            split=sequence.split,
-            release_name=sequence.release_name,
-            media=sequence.media.to_dict(),
             media_bytes=size,
             rate_hz=self.hz,
             media_rate_hz=RATE_HZ,

@@ -17,11 +17,10 @@ from typing import ClassVar, Final
 import numpy as np
 import xarray as xr
 
-from etl.datasets.base import Sequence
+from etl.datasets.base import DatasetReader, Sequence, build_annotation
 from etl.datasets.checks import require_folder
 from etl.errors import DatasetError, MediaError
 from etl.media.frames import Media, frame_count, media_bytes, media_rate
-from schemas import annotation
 from schemas.keys import SequenceKey
 
 IMAGES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -31,7 +30,7 @@ LONGEST_NAME: Final = 255  # bytes, of all file systems that are in use
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(DatasetReader):
     """Reader of a tree of images and videos.
 
     Parameters
@@ -40,14 +39,12 @@ class Folder:
         The tree. Hidden files and folders are left out; links to folders aren't followed.
     """
 
-    root: Path
-
     name: ClassVar[str] = "folder"
     splits: ClassVar[tuple[str, ...]] = ("all",)
 
     def sequences(self) -> list[Sequence]:
         """One sequence a video, and one a folder with images; see `DatasetReader.sequences`."""
-        root = require_folder(Path(self.root), "images or videos")
+        root = require_folder(self.root, "images or videos")
         tree = _Tree(root)
         found = sorted(self._sequences(tree), key=lambda sequence: sequence.key)
         if not found:
@@ -68,7 +65,7 @@ class Folder:
 
     def notes(self) -> list[str]:
         """What is in the folder and isn't read, as sentences."""
-        tree = _Tree(Path(self.root))
+        tree = _Tree(self.root)
         unknown = [f"{here}{name}" for here, names in tree.files.items() for name in names if _kind(name) is None]
         notes = {"files are neither images nor videos by their names": unknown, "folders can't be read": tree.closed}
         return [f"{len(names)} {what}: {_listing(names)}." for what, names in notes.items() if names]
@@ -104,20 +101,17 @@ class Folder:
         DatasetError
             When a video can't be read at all, so that its frames can't be counted.
         """
-        root = Path(self.root)
+        root = self.root
         try:
             frames = frame_count(root, sequence.media)
             rate = media_rate(root, sequence.media)
         except MediaError as error:
             raise DatasetError(error.rule, error.found, error.fix) from error
         name = sequence.media.path.replace("{", "{{").replace("}", "}}")
-        return annotation.build(
-            sequence.key,
+        return build_annotation(
+            sequence,
             frame_number=np.arange(frames, dtype=np.int32),
             camera=None,
-            split=sequence.split,
-            release_name=sequence.release_name,
-            media=sequence.media.to_dict(),
             media_bytes=media_bytes(root, sequence.media),
             rate_hz=rate,
             media_rate_hz=rate,

@@ -30,5 +30,6 @@ def build(name: str, root: Path, **options: Any) -> DatasetReader:
     """
     require_known("dataset", [name], READERS)
     module, _, reader = READERS[name].partition(":")
-    built: DatasetReader = getattr(import_module(module), reader)(root, **options)
+    built = getattr(import_module(module), reader)(root, **options)
+    assert isinstance(built, DatasetReader)
     return built

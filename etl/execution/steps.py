@@ -112,7 +112,7 @@ def annotate(run: DatasetRun) -> list[Path]:
     summary.sequences = len(files)
     if "annotate" in run.stages or "merge" in run.stages:
         exports = annotate_stage.export_splits(
-            job.annotations, files, job.workspace.training, job.dataset, complete=annotate_stage.takes_all(job.reader)
+            job.annotations, files, job.workspace.training, job.dataset, complete=job.reader.takes_all()
         )
         if run.stages == ("annotate",):
             summary.outputs += exports

@@ -6,7 +6,6 @@ sources, and is made again only when they change.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -34,9 +33,6 @@ from schemas.skeletons import H36M_17
 MOST_WORKERS: Final = 8
 PER_WORKER: Final = 16  # sequences for which starting another process pays
 
-# Options of readers that only choose sequences, with the values that choose all.
-FILTERS: Final = {"subjects": None, "actions": None, "cameras": None, "camera_set": "all"}
-
 
 def annotate(
     reader: DatasetReader, folder: Path, *, workers: int | None = None, progress: Reporter | None = None
@@ -63,11 +59,9 @@ def annotate(
     """
     progress = progress or Silent()
     sequences = reader.sequences()
-    notes = list(getattr(reader, "notes", list)())
+    notes = reader.notes()
     known, earlier = read_entries(folder), _unvisited_failures(reader, sequences, read_failures(folder))
-    root = Path(getattr(reader, "root", "."))
-    options = options_of(reader)
-    identities = {_path(s): identity_of(s, root, options) for s in sequences}
+    identities = {_path(s): identity_of(s, reader) for s in sequences}
     todo = [s for s in sequences if not _up_to_date(folder, _path(s), identities[_path(s)], known)]
     failures: dict[str, str] = {}
     noted: dict[str, tuple[str, ...]] = {}
@@ -132,36 +126,22 @@ def describe_joints(folder: Path, files: SequenceOf[Path], dataset: str) -> dict
     return {"joints": list(H36M_17.joints), "joint_source": sources, **mmpose.describe_order(dataset)}
 
 
-def takes_all(reader: DatasetReader) -> bool:
-    """Whether the reader lists sequences of the whole dataset."""
-    return all(getattr(reader, name, None) is None for name in ("subjects", "actions", "cameras"))
-
-
 def _unvisited_failures(
     reader: DatasetReader, visited: SequenceOf[Sequence], failures: Mapping[str, str]
 ) -> dict[str, str]:
     """Failures of earlier runs in sequences that exist but that this run's filters exclude."""
     names = {sequence.key.path.as_posix() for sequence in visited}
     left = {name: reason for name, reason in failures.items() if name not in names}
-    fields = getattr(reader, "__dataclass_fields__", {})
-    if not left or not fields:
+    if not left:
         return left
-    unfiltered: Any = reader
     try:
-        unfiltered = dataclasses.replace(unfiltered, **{name: all_ for name, all_ in FILTERS.items() if name in fields})
-        there = {sequence.key.path.as_posix() for sequence in unfiltered.sequences()}
+        there = {sequence.key.path.as_posix() for sequence in reader.without_filters().sequences()}
     except XycdError:  # the excluded sequences can't be listed
         return left
     return {name: reason for name, reason in left.items() if name in there}
 
 
-def options_of(reader: DatasetReader) -> dict[str, str]:
-    """The reader's options that change annotations."""
-    fields = getattr(reader, "__dataclass_fields__", {})
-    return {name: repr(getattr(reader, name)) for name in fields if name not in {*FILTERS, "root", "name", "splits"}}
-
-
-def identity_of(sequence: Sequence, root: Path, options: Mapping[str, str]) -> str:
+def identity_of(sequence: Sequence, reader: DatasetReader) -> str:
     """Hash of what an annotation depends on: size and time of raw files, their listing, options, version.
 
     For a folder of images it is the folder's time, which changes when images are added or removed.
@@ -169,10 +149,10 @@ def identity_of(sequence: Sequence, root: Path, options: Mapping[str, str]) -> s
     names = [*sequence.files.values(), sequence.media.path]
     facts = {
         "version": VERSION,
-        "options": dict(options),
+        "options": reader.content_options(),
         "sequence": [str(sequence.key), sequence.split, sequence.release_name, sequence.media.to_dict()],
         "camera": sequence.camera.to_dict() if sequence.camera else None,
-        "files": {name: _size_and_time(root / name) for name in names},
+        "files": {name: _size_and_time(reader.root / name) for name in names},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -74,6 +74,12 @@ def test_only_one_dataset(file: Path) -> None:
     assert list(config.datasets.selected()) == ["folder"]
 
 
+@pytest.mark.parametrize("values", [{}, {"datasets": {"folder": {"root": "pics"}}}])
+def test_only_a_dataset_that_is_absent(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"no section \[datasets.h36m\]"):
+        load(None, values, only="h36m")
+
+
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "xycd.toml"
     path.write_text("workspace = 'x'\nbatch =\n")

@@ -15,7 +15,6 @@ or ``S1/S1_Directions_1.54138969/…_000001.jpg``, counted from 1, in the root, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.datasets.base import Sequence, select
+from etl.datasets.base import FilteredReader, Sequence, build_annotation
 from etl.datasets.checks import read_cdf as read_variable
 from etl.datasets.checks import require_array, require_folder, require_known
 from etl.datasets.geometry import doubts, measure_body, measure_reprojection
@@ -33,7 +32,6 @@ from etl.datasets.human36m.metadata import Metadata, find_metadata, read_metadat
 from etl.datasets.sampling import choose_rows, measure_media, require_size, step_between
 from etl.errors import DatasetError
 from etl.media.frames import Media
-from schemas import annotation
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_32_TO_17
@@ -52,7 +50,7 @@ SHIFT: Final = (0.2, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Human36M:
+class Human36M(FilteredReader):
     """Reader of Human3.6M.
 
     Parameters
@@ -68,11 +66,7 @@ class Human36M:
         project them again: their 2D joints are displaced likewise. Published numbers mostly leave them as they are.
     """
 
-    root: Path
     hz: int = 25
-    subjects: SequenceOf[str] | None = None
-    actions: SequenceOf[str] | None = None
-    cameras: SequenceOf[str] | None = None
     correct_s9_shift: bool = False
 
     name: ClassVar[str] = "h36m"
@@ -85,7 +79,7 @@ class Human36M:
 
     @cached_property
     def _base(self) -> Path:
-        return require_folder(Path(self.root), "Human3.6M: the folders S1, S5 and so on, or extracted")
+        return require_folder(self.root, "Human3.6M: the folders S1, S5 and so on, or extracted")
 
     def sequences(self) -> list[Sequence]:
         """All sequences of the seven subjects with poses; see `DatasetReader.sequences`."""
@@ -105,7 +99,7 @@ class Human36M:
             )
         wanted = None if self.actions is None else {metadata.canonical(action) for action in self.actions}
         found = [sequence for subject, folder in folders.items() for sequence in self._of_subject(subject, folder)]
-        return select(found, subjects=self.subjects, actions=wanted, cameras=self.cameras)
+        return self.select(found, actions=wanted)
 
     def notes(self) -> list[str]:
         """What is in the folder and isn't read, as sentences."""
@@ -187,15 +181,12 @@ class Human36M:
             notes.append("world moved back by 200 mm in x, joints projected again")
         subject = sequence.key.subject
         name = f"{subject}_{sequence.release_name.replace(' ', '_')}"
-        return annotation.build(
-            sequence.key,
+        return build_annotation(
+            sequence,
             frame_number=rows,
             keypoints_2d=pixels,
             keypoints_3d=points,
             camera=camera,
-            split=sequence.split,
-            release_name=sequence.release_name,
-            media=sequence.media.to_dict(),
             media_bytes=size,
             rate_hz=self.hz,
             media_rate_hz=RATE_HZ,

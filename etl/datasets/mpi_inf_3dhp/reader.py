@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -36,7 +36,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.datasets.base import Sequence, select
+from etl.datasets.base import FilteredReader, Sequence, build_annotation
 from etl.datasets.checks import COPY_AGAIN, require_folder, require_known
 from etl.datasets.geometry import doubts, measure_body, measure_reprojection
 from etl.datasets.mpi_inf_3dhp.annotations import ACTIVITIES, read_annotations, read_test_annotations
@@ -44,7 +44,6 @@ from etl.datasets.mpi_inf_3dhp.calibration import read_calibration, read_test_ca
 from etl.datasets.sampling import choose_rows, measure_media, picture_size, require_size, step_between
 from etl.errors import DatasetError
 from etl.media.frames import Media
-from schemas import annotation
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from schemas.skeletons_raw import H36M_TO_MPI_INF_3DHP_17, MPI_INF_3DHP_28_TO_H36M
@@ -98,7 +97,7 @@ PUBLISHED: Final = {
 
 
 @dataclass(frozen=True)
-class MpiInf3DHP:
+class MpiInf3DHP(FilteredReader):
     """Reader of MPI-INF-3DHP.
 
     Parameters
@@ -115,19 +114,16 @@ class MpiInf3DHP:
         within the camera set (the test set's one camera is ``0``).
     """
 
-    root: Path
     camera_set: Literal["vnect", "chest", "all"] = "vnect"
     hz: int | None = None
-    subjects: SequenceOf[str] | None = None
-    actions: SequenceOf[str] | None = None
-    cameras: SequenceOf[str] | None = None
 
     name: ClassVar[str] = "3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    filters: ClassVar[Mapping[str, Any]] = {**FilteredReader.filters, "camera_set": "all"}
 
     def sequences(self) -> list[Sequence]:
         """All sequences of both splits, in order of their keys; see `DatasetReader.sequences`."""
-        root = require_folder(Path(self.root), "MPI-INF-3DHP: S1 to S8 or train, mpi_inf_3dhp_test_set or test")
+        root = require_folder(self.root, "MPI-INF-3DHP: S1 to S8 or train, mpi_inf_3dhp_test_set or test")
         require_known("camera set", [self.camera_set], CAMERA_SETS)
         require_known("subject", self.subjects, [*sorted({subject for subject, _ in FRAMES}), *TEST_SUBJECTS])
         require_known("action", self.actions, ("Seq1", "Seq2", TEST_ACTION))
@@ -141,7 +137,7 @@ class MpiInf3DHP:
                 f"only {sorted(entry.name for entry in root.iterdir())[:12]}",
                 "Unpack the release there.",
             )
-        return select(found, subjects=self.subjects, actions=self.actions, cameras=self.cameras)
+        return self.select(found)
 
     def _train(self, root: Path) -> Iterator[Sequence]:
         for subject, action in FRAMES:
@@ -184,7 +180,7 @@ class MpiInf3DHP:
 
     def annotate(self, sequence: Sequence) -> xr.Dataset:
         """One row a frame, H36M_17 joints in camera coordinates; see `DatasetReader.annotate`."""
-        root, key = Path(self.root), sequence.key
+        root, key = self.root, sequence.key
         train = sequence.split == "train"
         rate = (50.0 if (key.subject, key.action) in FAST else 25.0) if train else 0.0
         step = step_between(rate, self.hz) if train else 1
@@ -192,17 +188,14 @@ class MpiInf3DHP:
         count, size, notes = measure_media(root, sequence.media)
         rows, left_out = choose_rows(len(truth.points), count, step)
         pixels = truth.pixels[rows]
-        ds = annotation.build(
-            key,
+        ds = build_annotation(
+            sequence,
             frame_number=rows,
             valid_annotation=truth.valid[rows],
             keypoints_2d=pixels,
             keypoints_3d=truth.points[rows],
             visibility=inside(pixels, truth.camera),
             camera=truth.camera,
-            split=sequence.split,
-            release_name=sequence.release_name,
-            media=sequence.media.to_dict(),
             media_bytes=size,
             rate_hz=rate / step,
             media_rate_hz=rate,

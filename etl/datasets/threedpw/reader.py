@@ -29,7 +29,6 @@ published tables. Joint order, head top and directions: see schemas.skeletons_ra
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -38,14 +37,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from etl.datasets.base import Sequence, select
+from etl.datasets.base import FilteredReader, Sequence, build_annotation
 from etl.datasets.checks import COPY_AGAIN, require_array, require_folder, require_key, require_known
 from etl.datasets.geometry import doubts, measure_body, require_middle, require_near, require_rotation
 from etl.datasets.sampling import choose_rows, measure_media, picture_size
 from etl.datasets.threedpw.unpickle import read_pickle
 from etl.errors import DatasetError
 from etl.media.frames import Media
-from schemas import annotation
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17
@@ -63,7 +61,7 @@ DETECTION_BOUND: Final = 0.1  # of the person's larger extent in the image
 
 
 @dataclass(frozen=True)
-class ThreeDPW:
+class ThreeDPW(FilteredReader):
     """Reader of 3DPW.
 
     Parameters
@@ -74,16 +72,12 @@ class ThreeDPW:
         Scenes (``downtown``) and actions (``walking``) to keep; all by default.
     """
 
-    root: Path
-    subjects: SequenceOf[str] | None = None
-    actions: SequenceOf[str] | None = None
-
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
 
     def sequences(self) -> list[Sequence]:
         """All sequences of all splits, in order of their keys; see `DatasetReader.sequences`."""
-        folder = require_folder(Path(self.root) / "sequenceFiles", "the folders train, validation and test of 3DPW")
+        folder = require_folder(self.root / "sequenceFiles", "the folders train, validation and test of 3DPW")
         found: dict[SequenceKey, Sequence] = {}
         for split in self.splits:
             for path in sorted((folder / split).glob("*.pkl")):
@@ -101,7 +95,8 @@ class ThreeDPW:
             )
         require_known("subject (a scene)", self.subjects, sorted({key.subject for key in found}))
         require_known("action", self.actions, sorted({key.action for key in found}))
-        return select(found.values(), subjects=self.subjects, actions=self.actions)
+        require_known("camera", self.cameras, [CAMERA])
+        return self.select(found.values())
 
     def _listed(self, split: str, path: Path) -> Sequence:
         name = path.stem
@@ -115,7 +110,7 @@ class ThreeDPW:
 
     def annotate(self, sequence: Sequence) -> xr.Dataset:
         """One row a frame and person, in camera coordinates; see `DatasetReader.annotate`."""
-        root = Path(self.root)
+        root = self.root
         raw = read_sequence(root / sequence.files["pickle"])
         if raw.name != sequence.release_name:
             raise DatasetError(f"{raw.path} holds the sequence of its name.", repr(raw.name), "Name it as it was.")
@@ -131,8 +126,8 @@ class ThreeDPW:
         usable = (raw.campose_valid & detected(raw.poses2d))[:, frames].reshape(-1) & visible.min(-1)
         posed = raw.campose_valid[:, frames].reshape(-1)
         poses = np.where(posed[:, None, None], np.tile(raw.cam_poses[frames], (people, 1, 1)), np.nan)
-        return annotation.build(
-            sequence.key,
+        return build_annotation(
+            sequence,
             frame_number=np.tile(frames, people),
             person=np.repeat(np.arange(people), len(frames)),
             valid_annotation=usable,
@@ -142,9 +137,6 @@ class ThreeDPW:
             camera_rotation=poses[:, :3, :3],
             camera_translation=poses[:, :3, 3],
             camera=camera,
-            split=sequence.split,
-            release_name=sequence.release_name,
-            media=sequence.media.to_dict(),
             media_bytes=size,
             rate_hz=RATE_HZ,
             media_rate_hz=RATE_HZ,

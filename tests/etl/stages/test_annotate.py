@@ -14,16 +14,13 @@ import pytest
 import xarray as xr
 
 from benchmarks import annotate as benchmark
-from etl.datasets.base import Sequence
+from etl.datasets.base import DatasetReader, Sequence
 from etl.datasets.folder import Folder
 from etl.datasets.human36m.reader import Human36M
 from etl.datasets.mpi_inf_3dhp.reader import MpiInf3DHP
 from etl.errors import DatasetError, WorkspaceError
 from etl.media.frames import Media
-from etl.stages.annotate import (
-    annotate,
-    options_of,
-)
+from etl.stages.annotate import annotate
 from schemas import annotation
 from schemas.keys import SequenceKey
 from tests.etl.datasets.human36m_raw import write_release, write_sequence
@@ -123,8 +120,8 @@ def test_filters_share_a_folder(release: Path, tmp_path: Path) -> None:
     assert manifest.made == 2
     assert len(manifest.sequences) == 6
     assert annotate(Human36M(release), folder).made == 0
-    assert options_of(Human36M(release, subjects=["S1"])) == options_of(Human36M(release))
-    assert options_of(Human36M(release, hz=10)) != options_of(Human36M(release))
+    assert Human36M(release, subjects=["S1"]).content_options() == Human36M(release).content_options()
+    assert Human36M(release, hz=10).content_options() != Human36M(release).content_options()
 
 
 def test_a_malformed_sequence_costs_itself(release: Path, tmp_path: Path) -> None:
@@ -208,10 +205,9 @@ def test_notes_on_sequences_reach_the_user_and_the_manifest_with_the_checks(rele
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(DatasetReader):
     """A reader whose second sequence raises something unforeseen, and whose third answers for another."""
 
-    root: Path
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = ("train",)
 

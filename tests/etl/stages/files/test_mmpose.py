@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from etl.datasets.human36m.reader import Human36M
-from etl.stages.annotate import annotate, describe_joints, export_splits, takes_all
+from etl.stages.annotate import annotate, describe_joints, export_splits
 from etl.stages.files.mmpose import export_mmpose
 from schemas import annotation
 from schemas.keys import SequenceKey
@@ -200,7 +200,7 @@ def test_what_was_exported_of_a_split_that_is_gone_goes_too(release: Path, tmp_p
         reader = Human36M(release, **filters)
         annotate(reader, folder)
         files = [folder / f"{s.key.path}.nc" for s in reader.sequences()]
-        return [p.name for p in export_splits(folder, files, output, "h36m", complete=takes_all(reader))]
+        return [p.name for p in export_splits(folder, files, output, "h36m", complete=reader.takes_all())]
 
     output.mkdir()
     assert export() == ["h36m_train.npz", "h36m_val.npz"]
