@@ -1,4 +1,4 @@
-"""The labelled annotation dataset: one NetCDF file a sequence, one row a frame and person.
+"""The labelled annotation dataset: one NetCDF file per sequence, one row per frame and person.
 
 | variable | dims | dtype | |
 |---|---|---|---|
@@ -10,16 +10,17 @@
 | valid_annotation | frame | bool | the release calls the frame usable |
 | frame_number | frame | int32 | 0-based position of the frame in the sequence's media |
 | person | frame | int32 | 0-based |
-| camera_rotation | frame, camera_axis, world_axis | float64 | of a camera that moves: R of X_c = R X_w + t, or NaN |
-| camera_translation | frame, camera_axis | float64 | its t, metres |
+| camera_rotation | frame, camera_axis, world_axis | float64 | R of X_c = R X_w + t of a moving camera; NaN: unknown |
+| camera_translation | frame, camera_axis | float64 | t of the same, metres |
 
-The pose of a camera that stands still is in the attribute camera_parameters.
-A sequence without ground truth has frame_number, person and valid_annotation (all false) only.
+The pose of a fixed camera is in the attribute camera_parameters. A sequence without ground truth has only
+frame_number, person and valid_annotation (all false).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +31,7 @@ from schemas.camera import Camera
 from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17
+from schemas.validation import require_joints, require_variables
 
 VERSION: Final = 1
 
@@ -62,8 +64,8 @@ ATTRIBUTES: Final[dict[str, type]] = {
     "camera": str,
     "split": str,
     "release_name": str,  # the release's own name of the sequence
-    "media": str,  # JSON of etl.media.frames.Media: what holds the frames, relative to the dataset's root
-    "media_bytes": int,  # its size, part of its identity
+    "media": str,  # JSON of etl.media.frames.Media: the video or images, relative to the dataset's root
+    "media_bytes": int,  # size of the media, part of a partition's identity
     "rate_hz": float,  # of the rows; 0 where unknown
     "media_rate_hz": float,  # of the media; 0 where unknown
     "camera_parameters": str,  # JSON of schemas.camera.Camera, or "" where unknown
@@ -120,7 +122,7 @@ def build(
     has_truth = keypoints_2d is not None
     if has_truth != (keypoints_3d is not None):
         there = "2D" if has_truth else "3D"
-        raise SchemaError("Ground truth is 2D and 3D joints.", f"only {there}", "Give both, or neither.")
+        raise SchemaError("Ground truth must be 2D and 3D joints.", f"only {there} joints", "Give both, or neither.")
     data: dict[str, Any] = {
         "frame_number": (("frame",), np.asarray(frame_number, np.int32)),
         "person": (("frame",), np.zeros(n, np.int32) if person is None else np.asarray(person, np.int32)),
@@ -158,11 +160,7 @@ def build(
     ds = ds.set_coords(["frame_number", "person"])
     ds.attrs = {
         "schema": f"xycd annotation {VERSION}",
-        "dataset": key.dataset,
-        "subject": key.subject,
-        "action": key.action,
-        "subaction": key.subaction,
-        "camera": key.camera,
+        **asdict(key),
         "split": split,
         "release_name": release_name,
         "media": json.dumps(media, sort_keys=True),
@@ -178,9 +176,9 @@ def build(
 
 
 def boxes(keypoints_2d: NDArray[np.float64], factor: float = 1.2) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre (N, 2) and scale (N,) of the tight box of joints (N, 17, 2), as MMPose's converters compute them.
+    """Return centre (N, 2) and scale (N,) of the tight box of joints (N, 17, 2), as MMPose's converters compute them.
 
-    Joints that are NaN are left out; a row of NaN gives NaN.
+    Joints that are NaN are left out; a row without other joints gives NaN.
     """
     finite: NDArray[np.bool_] = np.isfinite(keypoints_2d).min(axis=-1)
     low = np.where(finite[..., None], keypoints_2d, np.inf).min(1)
@@ -191,24 +189,24 @@ def boxes(keypoints_2d: NDArray[np.float64], factor: float = 1.2) -> tuple[NDArr
 
 
 def has_ground_truth(ds: xr.Dataset) -> bool:
-    """Whether the dataset carries joints."""
+    """Whether the dataset has joints."""
     return "keypoints_2d" in ds
 
 
 def key_of(ds: xr.Dataset) -> SequenceKey:
-    """Identity of the sequence that `ds` describes; works for annotations and features."""
+    """Return the key of the sequence that `ds` describes; for annotations and features."""
     a = ds.attrs
     return SequenceKey(a["dataset"], a["subject"], a["action"], int(a["subaction"]), a["camera"])
 
 
 def camera_of(ds: xr.Dataset) -> Camera | None:
-    """The camera, or None where the dataset doesn't know it."""
+    """Return the sequence's camera, or None where it is unknown."""
     text = ds.attrs["camera_parameters"]
     return Camera.from_dict(json.loads(text)) if text else None
 
 
 def imgname_of(ds: xr.Dataset) -> NDArray[np.str_]:
-    """Image name (N,) of every row, as MMPose's converter for the dataset writes it."""
+    """Return the image name (N,) of each row, as MMPose's converter for the dataset writes it."""
     template = ds.attrs["imgname"]
     rows = zip(ds["frame_number"].values.tolist(), ds["person"].values.tolist(), strict=True)
     return np.array([template.format(number=f + 1, frame=f, person=p) for f, p in rows], dtype=np.str_)
@@ -220,35 +218,30 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     SchemaError
-        Naming the first variable or attribute that doesn't fit, in alphabetical order.
+        Naming the first variable or attribute that doesn't fit.
     """
     fix = "Run `xycd annotate` again with this version."
     moving = MOVING_CAMERA if any(name in ds for name in MOVING_CAMERA) else {}
     wanted = ALWAYS | (GROUND_TRUTH if has_ground_truth(ds) else {}) | moving
-    for name in sorted(wanted):
-        dims, dtype = wanted[name]
-        if name not in ds.variables:
-            raise SchemaError(f"An annotation dataset has {name!r}.", f"only {sorted(map(str, ds.variables))}", fix)
-        if ds[name].dims != dims or ds[name].dtype != np.dtype(dtype):
-            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", fix)
-    if has_ground_truth(ds) and tuple(ds["joint"].values.tolist()) != H36M_17.joints:
-        raise SchemaError("Joints are H36M_17's, in its order.", f"{ds['joint'].values.tolist()}", fix)
+    require_variables(ds, wanted, fix)
+    if has_ground_truth(ds):
+        require_joints(ds, fix)
     for name in sorted(ATTRIBUTES):
         if name not in ds.attrs:
-            raise SchemaError(f"An annotation dataset has the attribute {name!r}.", "none", fix)
+            raise SchemaError(f"An annotation dataset must have the attribute {name!r}.", f"no attribute {name!r}", fix)
     order = np.lexsort((ds["frame_number"].values, ds["person"].values))
     if not (order == np.arange(len(order))).all():
-        raise SchemaError("Rows are sorted by person, then by frame_number.", "another order", fix)
+        raise SchemaError("Rows must be sorted by person, then by frame_number.", "rows in another order", fix)
     pairs = np.stack([ds["person"].values, ds["frame_number"].values])
     if pairs.shape[1] > 1 and (np.diff(pairs, axis=1) == 0).all(axis=0).any():
-        raise SchemaError("A frame and person occur once.", "a row that occurs twice", fix)
+        raise SchemaError("Each pair of frame and person must occur once.", "a pair that occurs twice", fix)
     return ds
 
 
 def mock(
     key: SequenceKey | None = None, frames: int = 5, people: int = 1, ground_truth: bool = True, seed: int = 0
 ) -> xr.Dataset:
-    """A small valid dataset with random joints in front of a camera, for tests and examples."""
+    """Return a small valid dataset with random joints in front of a camera, for tests and examples."""
     rng = np.random.default_rng(seed)
     key = key or SequenceKey("h36m", "S1", "Directions", 1, "54138969")
     camera = Camera(key.camera, 1000, 1002, (1145.0, 1144.0), (512.5, 515.5))

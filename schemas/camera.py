@@ -31,8 +31,8 @@ class Camera:
     focal, center : (float, float)
         Focal lengths and principal point in pixels.
     distortion : {"none", "h36m", "opencv"}
-        The formula of the lens. ``h36m`` has no factor 2 in its tangential term, as Human3.6M's and
-        Fit3D's own code; ``opencv`` has it (Brown-Conrady).
+        Formula of the lens. ``opencv`` is Brown-Conrady; ``h36m``, from the code of Human3.6M and Fit3D, lacks the
+        factor 2 in the tangential term.
     radial : (float, float, float)
         k1, k2, k3.
     tangential : (float, float)
@@ -56,7 +56,7 @@ class Camera:
 
     @classmethod
     def from_field_of_view(cls, width: int, height: int, degrees: float, name: str = "assumed") -> Camera:
-        """Camera without distortion whose longer image side spans `degrees`; for media of unknown camera."""
+        """Return a camera without distortion whose longer image side spans `degrees`, for media of unknown camera."""
         focal = max(width, height) / 2 / math.tan(math.radians(degrees) / 2)
         return cls(name, width, height, (focal, focal), ((width - 1) / 2, (height - 1) / 2))
 
@@ -91,19 +91,19 @@ class Camera:
         return np.stack([x * stretch + p2 * r2, y * stretch + p1 * r2], axis=-1)
 
     def unproject(self, pixels: Floats, iterations: int = 30) -> Floats:
-        """Coordinates (..., 2) on the plane z = 1 that `project` maps to `pixels` (fixed-point inversion)."""
+        """Return coordinates (..., 2) on the plane z = 1 that `project` maps to `pixels` (fixed-point inversion)."""
         target = (np.asarray(pixels, np.float64) - self.center) / self.focal
         plane = target.copy()
         for _ in range(iterations if self.distortion != "none" else 0):
             step = target - self.distort(plane)
             plane += step
-            # What is left after a step is a tenth of it: a ten-millionth of a pixel. NaN doesn't get better either.
+            # The error after a step is a tenth of it: a ten-millionth of a pixel. NaN stays NaN.
             if not (np.abs(step) > 1e-9).any():
                 break
         return plane
 
     def world_to_camera(self, points: Floats) -> Floats:
-        """Camera coordinates (..., 3) in metres of world points (..., 3) in metres.
+        """Return world points (..., 3) in camera coordinates (..., 3), both in metres.
 
         Raises
         ------
@@ -113,18 +113,18 @@ class Camera:
         if self.rotation is None or self.translation is None:
             raise SchemaError(
                 "World points need a camera with a pose.",
-                f"camera {self.name!r} without one",
+                f"no pose of camera {self.name!r}",
                 "Give rotation and translation.",
             )
         return np.asarray(points, np.float64) @ np.array(self.rotation).T + np.array(self.translation)
 
     def to_dict(self) -> dict[str, Any]:
-        """All parameters as JSON-ready values."""
+        """Return all parameters as JSON-ready values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Camera:
-        """Read what `to_dict` gave (after JSON made lists of the tuples)."""
+        """Build a camera from the values of `to_dict`, whose tuples may have become lists in JSON."""
 
         def tuples(value: Any) -> Any:
             return tuple(tuples(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The feature file: what estimate writes, one NetCDF file a partition, one row a frame and annotated person.
+"""The feature file that estimate writes: one NetCDF file per partition, one row per frame and annotated person.
 
 | variable | dims | dtype | |
 |---|---|---|---|
@@ -16,6 +16,7 @@ Pixels are those of the full image, 0-based, centre of the top-left pixel at (0,
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import IntEnum
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_17
+from schemas.validation import require_joints, require_schema, require_variables
 
 VERSION: Final = 1
 
@@ -42,7 +44,7 @@ class Status(IntEnum):
 
 BASIC_FEATURES: Final = ("x", "y", "confidence", "depth", "depth_min", "depth_max")
 QUANTILES: Final = ("q10", "q25", "median", "q75", "q90")
-# Where the pixels lie that hold these values; the vectors for training want them beside the values.
+# Pixels at which these values lie; the vectors for training need them beside the values.
 POSITIONS: Final = tuple(f"{name}_{axis}" for name in (*QUANTILES, "depth_min", "depth_max") for axis in "xy")
 STATISTICS: Final = (
     "mean", "std", *QUANTILES, "mad", "occlusion_asymmetry", "radius", "person_scale", "point", *POSITIONS,
@@ -75,18 +77,18 @@ def empty(
     pose_channels: int = 0,
     depth_channels: int = 0,
 ) -> xr.Dataset:
-    """A dataset of rows that haven't run yet: NaN everywhere, status NOT_RUN, to be filled in place.
+    """Return a dataset of rows that haven't run yet: NaN everywhere, status NOT_RUN, to be filled in place.
 
     Parameters
     ----------
     key : SequenceKey
-        Whose frames they are.
+        Sequence of the frames.
     frame_number, person : (N,) int
-        The rows.
+        Frame and person of each row, 0-based.
     statistics : bool
-        With the optional statistics of the neighbourhood.
+        Whether to have the optional statistics of the neighbourhood.
     pose_channels, depth_channels : int
-        Width of the embeddings; 0 leaves them out.
+        Number of channels of the embeddings; 0 leaves them out.
     """
     n = len(frame_number)
     names = [*BASIC_FEATURES, *(STATISTICS if statistics else ())]
@@ -120,11 +122,7 @@ def empty(
         },
         attrs={
             "schema": f"xycd features {VERSION}",
-            "dataset": key.dataset,
-            "subject": key.subject,
-            "action": key.action,
-            "subaction": key.subaction,
-            "camera": key.camera,
+            **asdict(key),
             "feature_units": json.dumps({name: FEATURE_UNITS[name] for name in names}),
             "failures": "[]",
         },
@@ -133,22 +131,22 @@ def empty(
 
 
 def encode_float16(values: NDArray[np.floating]) -> NDArray[np.uint16]:
-    """Bits of `values` as float16; NetCDF has no half precision."""
+    """Return the bits of `values` as float16, because NetCDF has no half precision."""
     return np.asarray(values, np.float16).view(np.uint16)
 
 
 def decode_float16(bits: NDArray[np.uint16]) -> NDArray[np.float16]:
-    """Inverse of `encode_float16`."""
+    """Return the float16 values of bits that `encode_float16` gave."""
     return np.asarray(bits, np.uint16).view(np.float16)
 
 
 def failures_of(ds: xr.Dataset) -> dict[int, str]:
-    """Reason of each row that isn't ok, by row number within the file."""
+    """Return why each row that isn't ok failed, by its position in the file."""
     return parse_failures(ds.attrs["failures"])
 
 
 def parse_failures(text: str) -> dict[int, str]:
-    """Read the attribute ``failures``."""
+    """Parse the attribute ``failures`` of a feature file."""
     return {int(row): str(reason) for row, reason in json.loads(text)}
 
 
@@ -158,30 +156,23 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     SchemaError
-        Naming the first variable that doesn't fit, in alphabetical order.
+        Naming the first variable that doesn't fit.
     """
     fix = "Remove the file and run `xycd estimate` again."
-    if ds.attrs.get("schema") != f"xycd features {VERSION}":
-        raise SchemaError(f"A feature file has schema 'xycd features {VERSION}'.", repr(ds.attrs.get("schema")), fix)
-    for name in sorted(VARIABLES):
-        dims, dtype = VARIABLES[name]
-        if name not in ds.variables:
-            raise SchemaError(f"A feature file has {name!r}.", f"only {sorted(map(str, ds.variables))}", fix)
-        if ds[name].dims != dims or ds[name].dtype != np.dtype(dtype):
-            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", fix)
-    for name, channel in EMBEDDINGS.items():
-        if name in ds and (ds[name].dims != ("frame", "joint", channel) or ds[name].dtype != np.uint16):
-            raise SchemaError(f"{name!r} is uint16 over frame, joint, {channel}.", f"{ds[name].dtype}", fix)
-    if tuple(ds["joint"].values.tolist()) != H36M_17.joints:
-        raise SchemaError("Joints are H36M_17's, in its order.", f"{ds['joint'].values.tolist()}", fix)
+    require_schema(ds, f"xycd features {VERSION}", fix)
+    require_variables(ds, VARIABLES, fix)
+    embeddings = {name: (("frame", "joint", dim), "uint16") for name, dim in EMBEDDINGS.items() if name in ds}
+    require_variables(ds, embeddings, fix)
+    require_joints(ds, fix)
     names = tuple(ds["feature"].values.tolist())
     if names[: len(BASIC_FEATURES)] != BASIC_FEATURES or not set(names[len(BASIC_FEATURES) :]) <= set(STATISTICS):
-        raise SchemaError(f"Features start with {BASIC_FEATURES}.", f"{names}", fix)
-    ok = ds["status"].values == Status.OK
-    if not set(np.unique(ds["status"].values).tolist()) <= {s.value for s in Status}:
-        raise SchemaError("Status is one of the flags.", f"{np.unique(ds['status'].values).tolist()}", fix)
-    if np.isfinite(ds["features"].values[~ok]).any():
-        raise SchemaError("Features are NaN where status isn't ok.", "finite values there", fix)
+        rule = f"Features must start with {BASIC_FEATURES}, and the others must be known statistics."
+        raise SchemaError(rule, f"features {names}", fix)
+    statuses = np.unique(ds["status"].values).tolist()
+    if not set(statuses) <= {s.value for s in Status}:
+        raise SchemaError("Every status must be one of the flags.", f"statuses {statuses}", fix)
+    if np.isfinite(ds["features"].values[ds["status"].values != Status.OK]).any():
+        raise SchemaError("Features must be NaN where status isn't ok.", "finite values elsewhere", fix)
     return ds
 
 
@@ -195,7 +186,7 @@ def mock(
     depth_channels: int = 0,
     seed: int = 0,
 ) -> xr.Dataset:
-    """A valid dataset of random values, all ok, one person; for tests, examples and simulated stores."""
+    """Return a valid dataset of random values, all ok, one person; for tests, examples and simulated stores."""
     rng = np.random.default_rng(seed)
     key = key or SequenceKey("h36m", "S1", "Directions", 1, "54138969")
     ds = empty(

@@ -1,4 +1,4 @@
-"""The names by which sequences are known everywhere: in paths, indexes, files and queries."""
+"""Keys of sequences, used in paths, indexes, files and queries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SequenceKey:
 
     @cached_property
     def path(self) -> PurePosixPath:
-        """Relative folder that carries the key: ``subject=S1/action=Directions/subaction=1/camera=54138969``.
+        """Relative folder that contains the key: ``subject=S1/action=Directions/subaction=1/camera=54138969``.
 
         Values are percent-encoded, so that any name is a single safe path component.
         """
@@ -43,7 +43,7 @@ class SequenceKey:
 
     @classmethod
     def from_path(cls, dataset: str, path: PurePosixPath | str) -> SequenceKey:
-        """Read the key back from the (first four components of the) relative path that `path` gave."""
+        """Read a key from a relative path that starts with `SequenceKey.path`."""
         values: dict[str, str] = {}
         for part in PurePosixPath(path).parts[:4]:
             name, _, value = part.partition("=")
@@ -52,8 +52,8 @@ class SequenceKey:
             return cls(dataset, values["subject"], values["action"], int(values["subaction"]), values["camera"])
         except (KeyError, ValueError) as error:
             raise SchemaError(
-                "A sequence's folder is subject=…/action=…/subaction=…/camera=….",
-                f"{str(path)!r}",
+                "A sequence's folder must be subject=…/action=…/subaction=…/camera=….",
+                f"folder {str(path)!r}",
                 "Don't rename folders of a workspace; remove this one if it isn't xycd's.",
             ) from error
 
@@ -63,7 +63,7 @@ class SequenceKey:
 
 
 def _encode(value: str) -> str:
-    # Letters and digits of all scripts stay: encoded, 28 Chinese ones would be too long for a file's name.
+    # Letters and digits of all scripts stay: 28 encoded Chinese ones would be too long for a file's name.
     encoded = "".join(letter if letter.isalnum() else quote(letter, safe=" ,+()[]") for letter in value)
     # A component must not be "." or "..", nor hidden.
     return "%2E" + encoded[1:] if encoded.startswith(".") else encoded

@@ -10,14 +10,15 @@ the person, or ``depth``, whose map covers the whole image.
 | <stream>_grid | frame, cell_axis | int16 | columns and rows of the network's own map, before averaging |
 | frame_number, person | frame | int32 | as in the feature file |
 
-Pixels are those of the full image, 0-based, centre of the top-left pixel at (0, 0); so are cells, whose first has its
-centre at (0, 0). NaN, and a grid of 0, where the feature file's status isn't ok.
+Pixels are those of the full image, 0-based, centre of the top-left pixel at (0, 0); the first cell has its
+centre at (0, 0) too. Maps are NaN, and grids 0, where the feature file's status isn't ok.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import SchemaError
 from schemas.keys import SequenceKey
+from schemas.validation import require_schema, require_variables
 
 VERSION: Final = 1
 STREAMS: Final = ("pose", "depth")
@@ -48,18 +50,18 @@ def empty(
     shapes: Mapping[str, tuple[int, int, int]],
     layers: Mapping[str, str],
 ) -> xr.Dataset:
-    """A dataset of rows without maps yet, to be filled in place.
+    """Return a dataset of rows without maps yet, to be filled in place.
 
     Parameters
     ----------
     key : SequenceKey
-        Whose frames they are.
+        Sequence of the frames.
     frame_number, person : (N,) int
-        The rows.
+        Frame and person of each row, 0-based.
     shapes : mapping of str to (int, int, int)
-        Channels, rows and columns of each stream's map; absent streams are left out.
+        Channels, rows and columns of the map, by stream.
     layers : mapping of str to str
-        Where in its network each stream's map is taken.
+        Layer of the network that gives the map, by stream.
     """
     n = len(frame_number)
     data: dict[str, Any] = {}
@@ -77,11 +79,7 @@ def empty(
         },
         attrs={
             "schema": f"xycd maps {VERSION}",
-            "dataset": key.dataset,
-            "subject": key.subject,
-            "action": key.action,
-            "subaction": key.subaction,
-            "camera": key.camera,
+            **asdict(key),
             "layers": json.dumps(dict(layers), sort_keys=True),
         },
     )
@@ -99,16 +97,11 @@ def validate(ds: xr.Dataset) -> xr.Dataset:
         Naming the first variable that doesn't fit.
     """
     fix = "Remove the file and run `xycd estimate` again."
-    if ds.attrs.get("schema") != f"xycd maps {VERSION}":
-        raise SchemaError(f"A maps file has schema 'xycd maps {VERSION}'.", repr(ds.attrs.get("schema")), fix)
+    require_schema(ds, f"xycd maps {VERSION}", fix)
     there = [stream for stream in STREAMS if f"{stream}_feature_map" in ds]
     if not there:
-        raise SchemaError("A maps file has a map of pose or depth.", f"only {sorted(map(str, ds.variables))}", fix)
+        raise SchemaError("A maps file must have a map of pose or depth.", "no map", fix)
     wanted = {name: entry for name, entry in VARIABLES.items() if name.partition("_")[0] in there}
     wanted |= dict.fromkeys(("frame_number", "person"), (("frame",), "int32"))
-    for name, (dims, dtype) in wanted.items():
-        if name not in ds.variables:
-            raise SchemaError(f"A maps file has {name!r}.", f"only {sorted(map(str, ds.variables))}", fix)
-        if ds[name].dims != dims or ds[name].dtype != np.dtype(dtype):
-            raise SchemaError(f"{name!r} is {dtype} over {dims}.", f"{ds[name].dtype} over {ds[name].dims}", fix)
+    require_variables(ds, wanted, fix)
     return ds

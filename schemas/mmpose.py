@@ -1,4 +1,4 @@
-"""What MMPose's mocap datasets read: the annotation npz and the pickle of cameras, as its converters write them.
+"""Files that MMPose's mocap datasets read: the annotation npz and the pickle of cameras, as its converters write them.
 
 | key | shape | dtype | |
 |---|---|---|---|
@@ -8,7 +8,7 @@
 | S | (N, 17, 4) | float64 | metres in camera coordinates, absolute, and visibility |
 | metadata | () | unicode | JSON, which MMPose doesn't read: order and sources of the joints, counts |
 
-Joints are in H36M_17's order but for MPI-INF-3DHP, whose own order MMPose keeps (root at 14).
+Joints are in the order of H36M_17, except for MPI-INF-3DHP, whose own order MMPose keeps (root at 14).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ H36M_CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 
 @dataclass(frozen=True)
 class Convention:
-    """How MMPose keeps a dataset.
+    """How MMPose stores a dataset.
 
     Parameters
     ----------
     skeleton : Skeleton
-        Order of the joints in the npz.
+        Joints in the order of the npz.
     order : tuple of int
-        ``h36m[:, order]`` is in that order.
+        Indices that bring joints from H36M_17 into that order: ``h36m[:, order]``.
     camera_key : callable
         Key of a sequence's camera in the pickle, from the annotation dataset.
     camera : callable
@@ -54,7 +54,7 @@ class Convention:
 
 
 def rows(ds: xr.Dataset, dataset: str) -> dict[str, NDArray[np.float64]]:
-    """Arrays of ARRAYS for all rows of an annotation dataset with ground truth."""
+    """Return the arrays of ARRAYS for all rows of an annotation dataset with ground truth."""
     order = list(convention(dataset).order)
     visibility = ds["visibility"].values.astype(np.float64)[:, order, None]
     return {
@@ -66,18 +66,18 @@ def rows(ds: xr.Dataset, dataset: str) -> dict[str, NDArray[np.float64]]:
 
 
 def convention(dataset: str) -> Convention:
-    """MMPose's convention for a dataset; that of Human3.6M, but for the cameras' keys, where it has none."""
+    """Return MMPose's convention for a dataset; for others that of Human3.6M, with other keys of cameras."""
     return _CONVENTIONS.get(dataset, _OTHERS)
 
 
 def describe_order(dataset: str) -> dict[str, Any]:
-    """MMPose's order of the joints, JSON-ready: its skeleton, and ``h36m[:, mmpose_order]`` is in that order."""
+    """Return MMPose's skeleton and the indices of its joints in H36M_17, JSON-ready."""
     how = convention(dataset)
     return {"mmpose_skeleton": how.skeleton.name, "mmpose_order": list(how.order)}
 
 
 def pickle_cameras(cameras: dict[Hashable, dict[str, Any]]) -> bytes:
-    """The pickle, in a form that NumPy before 2 reads as well."""
+    """Pickle cameras in a form that NumPy before 2 also reads."""
     buffer = io.BytesIO()
     pickle.Pickler(buffer, protocol=2).dump(cameras)
     # NumPy 2 moved the function that rebuilds arrays; old versions know its old place only, new ones both.

@@ -79,15 +79,15 @@ COCO_17: Final = Skeleton(
     right=(2, 4, 6, 8, 10, 12, 14, 16),
 )  # fmt: skip
 
-# Each H36M joint is the mean of these COCO joints; spine is the mean of the pelvis's and the thorax's means,
-# which is the mean of hips and shoulders. Equal to MMPose's convert_keypoint_definition for 'coco'.
+# Each H36M joint is the mean of these COCO joints; the spine is the mean of pelvis and thorax.
+# Equal to MMPose's convert_keypoint_definition for 'coco'.
 COCO_TO_H36M: Final[tuple[tuple[int, ...], ...]] = (
     (11, 12), (12,), (14,), (16,), (11,), (13,), (15,), (11, 12, 5, 6), (5, 6), (0,), (1, 2),
     (5,), (7,), (9,), (6,), (8,), (10,),
 )  # fmt: skip
 
-# The joints of H36M_17 that the COCO joints stand for exactly: hips, knees, feet, shoulders, elbows, wrists.
+# Joints of H36M_17 that are COCO joints too: hips, knees, feet, shoulders, elbows, wrists.
 LIMB_JOINTS: Final[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16)
 
-# Human3.6M's own 32 joints, in the release's order, to H36M_17.
+# Indices of H36M_17's joints among Human3.6M's own 32.
 H36M_32_TO_17: Final[tuple[int, ...]] = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)

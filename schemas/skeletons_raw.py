@@ -1,8 +1,8 @@
 """The releases' own skeletons and their index maps to and from H36M_17.
 
 Sources: SMPL's joint list; OpenPose's COCO output; the official readme of MPI-INF-3DHP and MMPose's
-``mpi_inf_3dhp.py``; the official joint list of IMAR's Fit3D. Maps are used as ``points[:, MAP]``: entry i
-is the index, in the source's order, of the joint that goes to place i.
+``mpi_inf_3dhp.py``; the official joint list of IMAR's Fit3D. A map is used as ``points[:, MAP]``: entry i
+is the source's index of target joint i.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def _skeleton(name: str, joints: str, bones: tuple[tuple[int, int], ...]) -> Skeleton:
-    """A skeleton whose pairs of joints follow from the names ``left_*`` and ``right_*``."""
+    """Build a skeleton, pairing joints by the names ``left_*`` and ``right_*``."""
     names = tuple(joints.split())
     left = tuple(i for i, joint in enumerate(names) if joint.startswith("left_"))
     right = tuple(names.index(names[i].replace("left_", "right_")) for i in left)
@@ -92,7 +92,7 @@ MPI_INF_3DHP_17: Final = _skeleton(
 MPI_INF_3DHP_28_TO_17: Final = (7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6)
 MPI_INF_3DHP_28_TO_H36M: Final = (4, 23, 24, 25, 18, 19, 20, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16)
 MPI_INF_3DHP_17_TO_H36M: Final = (14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4)
-# The way back: ``h36m[:, H36M_TO_MPI_INF_3DHP_17]`` is in the order of MMPose's files.
+# Inverse: ``h36m[:, H36M_TO_MPI_INF_3DHP_17]`` is in the order of MMPose's files.
 H36M_TO_MPI_INF_3DHP_17: Final = (10, 8, 14, 15, 16, 11, 12, 13, 1, 2, 3, 4, 5, 6, 0, 7, 9)
 
 # Legs are left-first, unlike H36M_17: the first 17 joints are not H36M_17.

@@ -1,4 +1,4 @@
-"""The XYCD file: what merge writes for training, an npz or a folder of npy files, one row a frame and person.
+"""The XYCD file that merge writes for training: an npz or a folder of npy files, one row per frame and person.
 
 Rows are in the order of the sequences' keys, within a sequence by person, then by time. Pixels are those of the full
 image, 0-based, centre of the top-left pixel at (0, 0); depths are absolute metres. The first five keys of MMPose's own
@@ -39,8 +39,8 @@ class Key:
     text : str
         What it holds.
     group : {"always", "truth", "statistics", "pose_embedding", "depth_embedding"}
-        When it is there: always; where any sequence has ground truth (``part`` also where it holds what was
-        detected); with the descriptor's statistics on; with embeddings on.
+        When the file has it: always; if any sequence has ground truth (``part`` also if it holds detections); with
+        the descriptor's statistics on; with embeddings on.
     """
 
     shape: tuple[str | int, ...]
@@ -88,7 +88,7 @@ KEYS: Final[dict[str, Key]] = {
     "metadata": Key((), "str", "", "JSON: versions, models, parameters, counts"),
 }  # fmt: skip
 
-# In the order of their columns, names of features.
+# Names of features, in the order of the vector's columns.
 SUMMARY_COLUMNS: Final = (
     "x", "y", "confidence", "radius", "q10", "q25", "median", "q75", "q90", "point",
 )  # fmt: skip
@@ -115,16 +115,16 @@ def layout(
     depth_channels: int = 0,
     vectors: str = "float32",
 ) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and dtype of every array but `metadata`, by key, in order.
+    """Return shape and dtype of every array but `metadata`, by key, in order.
 
     Parameters
     ----------
     rows : int
-        N.
+        Number of rows, N.
     text : mapping of str to int
         Characters of the longest value of imgname, subject, action and camera.
     truth, part, statistics : bool
-        Whether there is ground truth, or at least `part`; and statistics.
+        Whether the file has ground truth; `part` without it; statistics.
     pose_channels, depth_channels : int
         Widths of the embeddings; 0 leaves them out.
     vectors : {"float32", "float16"}
@@ -144,7 +144,7 @@ def layout(
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """The arrays of an npz (read when asked for) or of a folder of npy files (memory-mapped).
+    """Open the arrays of an npz (each read when accessed) or of a folder of npy files (memory-mapped).
 
     Raises
     ------
@@ -158,12 +158,12 @@ def opened(path: Path | str) -> Iterator[Mapping[str, NDArray[Any]]]:
     try:
         file = np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise SchemaError("An XYCD file is an npz or a folder of npy.", f"{path}: {error}", _MEND) from error
+        raise SchemaError("An XYCD file must be an npz or a folder of npy.", f"{path}: {error}", _FIX) from error
     with file:
         yield file
 
 
-_MEND: Final = "Run `xycd merge` again."
+_FIX: Final = "Run `xycd merge` again."
 
 
 def validate(source: Path | str | Mapping[str, NDArray[Any]]) -> None:
@@ -183,12 +183,12 @@ def validate(source: Path | str | Mapping[str, NDArray[Any]]) -> None:
         return
     names = set(source)
     for name in sorted(names - set(KEYS)):
-        raise SchemaError(f"An XYCD file has the keys {', '.join(KEYS)}.", f"{name!r}", _MEND)
+        raise SchemaError(f"An XYCD file must have no keys but {', '.join(KEYS)}.", f"key {name!r}", _FIX)
     sizes: dict[str, int] = {}
     for name, key in KEYS.items():
         if name not in names:
             if key.group == "always":
-                raise SchemaError(f"An XYCD file has {name!r}.", f"only {sorted(names)}", _MEND)
+                raise SchemaError(f"An XYCD file must have the key {name!r}.", f"only the keys {sorted(names)}", _FIX)
             continue
         values = source[name]
         fits = len(values.shape) == len(key.shape) and all(
@@ -197,10 +197,11 @@ def validate(source: Path | str | Mapping[str, NDArray[Any]]) -> None:
         )
         if not fits:
             sizes_text = ", ".join(f"{size} = {n}" for size, n in sizes.items())
-            raise SchemaError(f"{name!r} has the shape {key.shape} with {sizes_text}.", f"{values.shape}", _MEND)
+            rule = f"{name!r} must have the shape {key.shape} with {sizes_text}."
+            raise SchemaError(rule, f"shape {values.shape}", _FIX)
         allowed = ("float32", "float16") if key.group == "statistics" else (key.dtype,)
         if not (values.dtype.kind == "U" if key.dtype == "str" else values.dtype.name in allowed):
-            raise SchemaError(f"{name!r} is {' or '.join(allowed)}.", f"{values.dtype}", _MEND)
+            raise SchemaError(f"{name!r} must be {' or '.join(allowed)}.", f"dtype {values.dtype}", _FIX)
     metadata = json.loads(str(source["metadata"]))
     _validate_values(source, raw_scores=metadata.get("compat") == "auglift")
 
@@ -210,14 +211,14 @@ def _validate_values(source: Mapping[str, NDArray[Any]], raw_scores: bool) -> No
     for name in ("predicted_keypoints", "predicted_keypoints_score", "predicted_da_depth", "xycd"):
         values = source[name]
         if np.any(values[missing]):
-            raise SchemaError(f"{name!r} is zero where there is no valid detection.", "other values there", _MEND)
+            raise SchemaError(f"{name!r} must be zero where there is no valid detection.", "other values there", _FIX)
         if not np.isfinite(values).all():
-            raise SchemaError(f"{name!r} is finite.", "NaN or infinite values", _MEND)
+            raise SchemaError(f"{name!r} must be finite.", "NaN or infinite values", _FIX)
     score = source["predicted_keypoints_score"]
     if not raw_scores and score.size and (score.min() < 0 or score.max() > 1):
-        raise SchemaError("Confidences lie in 0 to 1.", f"{score.min()} to {score.max()}", _MEND)
+        raise SchemaError("Confidences must lie in 0 to 1.", f"confidences of {score.min()} to {score.max()}", _FIX)
     if np.asarray(source["joint_valid"])[missing].any():
-        raise SchemaError("No joint is valid where there is no valid detection.", "valid ones there", _MEND)
+        raise SchemaError("No joint may be valid where there is no valid detection.", "valid joints there", _FIX)
 
 
 def mock(
@@ -229,7 +230,7 @@ def mock(
     depth_channels: int = 0,
     seed: int = 0,
 ) -> dict[str, NDArray[Any]]:
-    """A small valid file's arrays, of random values; the last row has no valid detection."""
+    """Return the arrays of a small valid file, of random values; the last row has no valid detection."""
     rng = np.random.default_rng(seed)
     shapes = layout(
         rows,
@@ -259,6 +260,6 @@ def mock(
 
 
 def is_predicted(name: str) -> bool:
-    """Whether the key `name` is of what was detected, and so zero where nothing was."""
+    """Whether the array `name` holds detections, and so is zero where nothing was detected."""
     predicted = name.startswith(("predicted_", "depth_")) or name in ("valid_detection", "joint_valid", "xycd")
     return predicted or KEYS[name].group in ("statistics", "pose_embedding", "depth_embedding")

@@ -47,7 +47,7 @@ def test_a_moving_camera_has_rotation_and_translation() -> None:
     with pytest.raises(SchemaError, match="'camera_translation'"):
         annotation.validate(ds)
     ds["camera_translation"] = (("frame", "camera_axis"), np.zeros((2, 3), np.float32))
-    with pytest.raises(SchemaError, match="'camera_translation' is float64"):
+    with pytest.raises(SchemaError, match="'camera_translation' is float32"):
         annotation.validate(ds)
     ds["camera_translation"] = ds["camera_translation"].astype(np.float64)
     assert annotation.validate(ds) is ds

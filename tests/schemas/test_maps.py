@@ -32,10 +32,10 @@ def test_empty_maps_are_valid_and_have_no_values(streams: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda ds: ds.assign_attrs(schema="xycd features 1"), "has schema 'xycd maps 1'"),
-        (lambda ds: ds.drop_vars("depth_px_to_cell"), "has 'depth_px_to_cell'"),
-        (lambda ds: ds.drop_vars("person"), "has 'person'"),
-        (lambda ds: ds.assign(pose_grid=ds["pose_grid"].astype("int64")), "'pose_grid' is int16"),
+        (lambda ds: ds.assign_attrs(schema="xycd features 1"), "have the schema 'xycd maps 1'"),
+        (lambda ds: ds.drop_vars("depth_px_to_cell"), "variable 'depth_px_to_cell'"),
+        (lambda ds: ds.drop_vars("person"), "variable 'person'"),
+        (lambda ds: ds.assign(pose_grid=ds["pose_grid"].astype("int64")), "must be int16"),
         (lambda ds: ds.transpose("pose_row", ...), "'pose_feature_map' is float16 over"),
         (lambda ds: ds.drop_vars(["pose_feature_map", "depth_feature_map"]), "a map of pose or depth"),
     ],

@@ -52,13 +52,13 @@ def test_what_is_no_npz_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("frame", np.zeros(5, np.int64), "'frame' is int32"),
-        ("S", np.zeros((5, 17, 3), np.float32), "'S' has the shape"),
+        ("frame", np.zeros(5, np.int64), "'frame' must be int32"),
+        ("S", np.zeros((5, 17, 3), np.float32), "'S' must have the shape"),
         ("person", np.zeros(4, np.int32), "N = 5"),
         ("rtm_joint_feats", np.zeros((5, 17, 6), np.float32), "float16"),
         ("xycd", np.ones((5, 17, 4), np.float32), "zero where there is no valid detection"),
         ("predicted_da_depth", np.full((5, 17), np.nan, np.float32), "'predicted_da_depth'"),
-        ("joint_valid", np.ones((5, 17), bool), "No joint is valid"),
+        ("joint_valid", np.ones((5, 17), bool), "No joint may be valid"),
         ("depth", np.zeros(5), "'depth'"),
     ],
 )

@@ -92,7 +92,9 @@ def test_camera_sets_and_filters(tmp_path):
         MpiInf3DHP(tmp_path, camera_set="chest", cameras=["3"]).sequences()
     with pytest.raises(DatasetError, match="no sequence of action Test") as caught:
         MpiInf3DHP(tmp_path, actions=["Test"], camera_set="chest").sequences()
-    assert caught.value.found == "no sequence of action Test among subject S1, S8; action Seq1, Seq2; camera 0, 2, 4, 7, 8"
+    assert (
+        caught.value.found == "no sequence of action Test among subject S1, S8; action Seq1, Seq2; camera 0, 2, 4, 7, 8"
+    )
     with pytest.raises(DatasetError, match="20 Hz"):
         MpiInf3DHP(tmp_path, hz=20).sequences()
 
