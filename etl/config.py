@@ -1,6 +1,6 @@
-"""The configuration: TOML and command line into frozen, checked models.
+"""The configuration: TOML and the command line become frozen, validated models.
 
-A file holds any part of it; what is missing has a default, what is unknown is refused by name::
+A file may have any part of it. A missing key has its default; an unknown key is refused by name::
 
     workspace = "/scratch/me/xycd"
 
@@ -33,13 +33,13 @@ Names = Annotated[tuple[str, ...] | None, Field(min_length=1)]
 
 
 class Settings(BaseModel):
-    """Base of all sections: frozen, and strict about names."""
+    """Base of all sections: frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class DatasetSettings(Settings):
-    """Settings that all datasets share: the raw folder and the sequences to use."""
+    """Settings that every dataset has."""
 
     filters: ClassVar[frozenset[str]] = frozenset({"subjects", "actions", "cameras"})
     several_people: ClassVar[bool] = False
@@ -47,18 +47,18 @@ class DatasetSettings(Settings):
     root: Path = Field(description="Folder of the raw dataset.")
 
     def reader_options(self) -> dict[str, Any]:
-        """Keyword arguments of the dataset's reader."""
+        """Return the keyword arguments of the dataset's reader."""
         return {name: value for name, value in self if name != "root" and value is not None}
 
     def content_options(self) -> dict[str, Any]:
-        """The options that change what an annotation holds, rather than which sequences are read."""
+        """Return the options that change annotations: all but the filters of sequences."""
         return {k: v for k, v in self.reader_options().items() if k not in self.filters}
 
     def frame_options(self) -> dict[str, Any]:
-        """The options that choose frames, and so are all of the annotations that features depend on.
+        """Return the options that choose frames. They are part of the stage key of estimate.
 
-        Joints and splits may change without a new estimate; annotated boxes, where they are used, are part of each
-        partition's own identity.
+        Other options change joints or splits, which features don't depend on. Annotated boxes, if they are used, are
+        part of each partition's identity.
         """
         return {k: v for k, v in self.reader_options().items() if k == "hz"}
 
@@ -66,11 +66,13 @@ class DatasetSettings(Settings):
 class H36MSettings(DatasetSettings):
     """Human3.6M."""
 
-    hz: Literal[50, 25, 10] = Field(25, description="Frames a second; the videos have 50.")
-    subjects: Names = Field(None, description="Subset of S1 S5 S6 S7 S8 S9 S11.")
-    actions: Names = Field(None, description="Subset of the actions, e.g. Directions.")
-    cameras: Names = Field(None, description="Subset of 54138969 55011271 58860488 60457274.")
-    correct_s9_shift: bool = Field(False, description="Undo the 200 mm shift of three S9 sequences.")
+    hz: Literal[50, 25, 10] = Field(25, description="Rows per second; the videos have 50 frames per second.")
+    subjects: Names = Field(None, description="Subjects to keep, of S1 S5 S6 S7 S8 S9 S11; default: all.")
+    actions: Names = Field(None, description="Actions to keep, e.g. Directions; default: all.")
+    cameras: Names = Field(None, description="Cameras to keep, of 54138969 55011271 58860488 60457274; default: all.")
+    correct_s9_shift: bool = Field(
+        False, description="Undo the shift of 200 mm in the 3D joints of three sequences of S9."
+    )
 
 
 class FolderSettings(DatasetSettings):
@@ -82,8 +84,8 @@ class ThreeDPWSettings(DatasetSettings):
 
     several_people: ClassVar[bool] = True
 
-    subjects: Names = Field(None, description="Subset of the scenes, e.g. downtown.")
-    actions: Names = Field(None, description="Subset of the actions, e.g. walking.")
+    subjects: Names = Field(None, description="Scenes to keep, e.g. downtown; default: all.")
+    actions: Names = Field(None, description="Actions to keep, e.g. walking; default: all.")
 
 
 class MpiInf3DHPSettings(DatasetSettings):
@@ -91,28 +93,30 @@ class MpiInf3DHPSettings(DatasetSettings):
 
     filters: ClassVar[frozenset[str]] = DatasetSettings.filters | {"camera_set"}
 
-    camera_set: Literal["vnect", "chest", "all"] = Field("vnect", description="Which of the 14 cameras.")
-    hz: Literal[50, 25] | None = Field(None, description="Frames a second; without it every frame.")
-    subjects: Names = Field(None, description="Subset of S1 … S8 TS1 … TS6.")
-    actions: Names = Field(None, description="Subset of Seq1 Seq2 Test.")
-    cameras: Names = Field(None, description="Subset of 0 … 13.")
+    camera_set: Literal["vnect", "chest", "all"] = Field(
+        "vnect", description="Set of cameras: vnect has 8 of the 14, chest 5."
+    )
+    hz: Literal[50, 25] | None = Field(None, description="Rows per second of the training set; default: every frame.")
+    subjects: Names = Field(None, description="Subjects to keep, of S1 … S8 TS1 … TS6; default: all.")
+    actions: Names = Field(None, description="Actions to keep, of Seq1 Seq2 Test; default: all.")
+    cameras: Names = Field(None, description="Cameras to keep, of 0 … 13; default: all of the camera set.")
 
 
 class Fit3DSettings(DatasetSettings):
     """Fit3D."""
 
-    hz: Literal[50, 25] = Field(25, description="Frames a second; the videos have 50.")
+    hz: Literal[50, 25] = Field(25, description="Rows per second; the videos have 50 frames per second.")
     train: tuple[str, ...] = Field(
         ("s03", "s04", "s05", "s07", "s08", "s09"), description="Subjects of the split train."
     )
     test: tuple[str, ...] = Field(("s10", "s11"), description="Subjects of the split test.")
-    subjects: Names = Field(None, description="Subset of the subjects.")
-    actions: Names = Field(None, description="Subset of the actions.")
-    cameras: Names = Field(None, description="Subset of the cameras.")
+    subjects: Names = Field(None, description="Subjects to keep; default: all.")
+    actions: Names = Field(None, description="Actions to keep; default: all.")
+    cameras: Names = Field(None, description="Cameras to keep; default: all.")
 
 
 class Datasets(Settings):
-    """The datasets to work on; each section that is present takes part."""
+    """Datasets of a run: those whose section is present."""
 
     h36m: H36MSettings | None = None
     threedpw: ThreeDPWSettings | None = Field(None, alias="3dpw")
@@ -121,32 +125,38 @@ class Datasets(Settings):
     folder: FolderSettings | None = None
 
     def selected(self) -> dict[str, DatasetSettings]:
-        """Settings of the datasets that are configured, by the dataset's name."""
+        """Return the settings of the configured datasets, by name."""
         fields = type(self).model_fields
         return {fields[name].alias or name: value for name, value in self if value is not None}
 
 
 class ModelSettings(Settings):
-    """The model set and its own options."""
+    """The model set and its options."""
 
     set: str = Field("embedded", description="Name of a model set (`xycd models list`), or module:factory.")
-    options: dict[str, Any] = Field({}, description="The set's own options.")
+    options: dict[str, Any] = Field({}, description="Options of the model set.")
     cache: Path | None = Field(None, description="Folder of the model files; default: the user's cache.")
 
 
 class DescriptorConfig(Settings):
-    """Settings of the depth descriptor; see etl.stages.blocks.descriptor."""
+    """The depth descriptor of a joint; see etl.stages.blocks.descriptor."""
 
     radius: Literal["adaptive", "linear"] = Field(
         "adaptive",
-        description="Neighbourhood: adaptive grows with the person's size and with doubt, linear with doubt alone.",
+        description="Radius of the neighbourhood: linear grows as confidence falls, adaptive with the person too.",
     )
-    radius_min: float = Field(3.0, gt=0, description="Least radius, px.")
+    radius_min: float = Field(3.0, gt=0, description="Smallest radius, px.")
     radius_max: float = Field(30.0, gt=0, le=200, description="Largest radius, px.")
-    depth_source: Literal["point", "median", "min3"] = Field("point", description="What `depth` holds.")
-    statistics: bool = Field(False, description="Also mean, quantiles, mad and the rest.")
+    depth_source: Literal["point", "median", "min3"] = Field(
+        "point",
+        description="Value of the feature depth: at the joint, median of the neighbourhood, or minimum within 3 px.",
+    )
+    statistics: bool = Field(
+        False, description="Whether to store the optional statistics: mean, std, quantiles, mad and others."
+    )
     compat: Literal["auglift"] | None = Field(
-        None, description="auglift: the numbers of the published scripts, faults and random sample included."
+        None,
+        description="auglift: reproduce the numbers of the published scripts, with their faults and random sample.",
     )
 
     @model_validator(mode="after")
@@ -162,14 +172,19 @@ Cells = Annotated[int, Field(ge=1, le=128)]
 
 
 class EmbeddingSettings(Settings):
-    """Features of the pose and the depth network; `embeddings = true` is short for `enabled = true` here."""
+    """Features of the pose and the depth network; `embeddings = true` is short for `enabled = true`."""
 
-    enabled: bool = Field(False, description="Store the networks' features at the joints; `keep_maps` turns it on.")
-    keep_maps: bool = Field(
-        False, description="Keep their feature maps too, averaged over coarser cells, as Zarr beside each feature file."
+    enabled: bool = Field(
+        False, description="Whether to store the networks' features at the joints; `keep_maps` turns it on."
     )
-    pose_map: tuple[Cells, Cells] = Field((3, 4), description="Columns and rows kept of the map of a person's crop.")
-    depth_map: tuple[Cells, Cells] = Field((8, 8), description="Columns and rows kept of the map of the image.")
+    keep_maps: bool = Field(
+        False,
+        description="Whether to store their feature maps too, averaged over coarser cells (Zarr).",
+    )
+    pose_map: tuple[Cells, Cells] = Field(
+        (3, 4), description="Columns and rows of the stored map of the person's crop."
+    )
+    depth_map: tuple[Cells, Cells] = Field((8, 8), description="Columns and rows of the stored map of the image.")
 
     @model_validator(mode="before")
     @classmethod
@@ -188,53 +203,70 @@ class EmbeddingSettings(Settings):
 
     @property
     def map_sizes(self) -> dict[str, tuple[int, int]]:
-        """Columns and rows of the kept maps, by stream."""
+        """Columns and rows of the stored maps, by stream."""
         return {"pose": self.pose_map, "depth": self.depth_map}
 
     @property
     def maps_ending(self) -> str:
-        """Ending of a maps file's name, in place of ``.nc`` of its feature file."""
+        """Suffix of a maps file, in place of its feature file's ``.nc``."""
         sizes = (f"{columns}x{rows}" for columns, rows in self.map_sizes.values())
         return f".maps-{'-'.join(sizes)}.zarr.zip"
 
 
 class EstimateSettings(Settings):
-    """Everything about estimate that isn't the models'."""
+    """Settings of estimate, apart from the models."""
 
-    partition_frames: int = Field(512, ge=1, le=100_000, description="Frames a partition: a task and a file.")
-    batch: int = Field(16, ge=1, le=1024, description="Frames that go to the models together.")
-    decode_ahead_mb: int = Field(256, ge=8, description="Memory for frames decoded ahead, per worker.")
-    max_pixels: int = Field(100_000_000, ge=1, description="Larger images are refused before decoding.")
+    partition_frames: int = Field(
+        512, ge=1, le=100_000, description="Frames per partition, which is one task and one file."
+    )
+    batch: int = Field(16, ge=1, le=1024, description="Frames per call of the models.")
+    decode_ahead_mb: int = Field(256, ge=8, description="Memory for frames decoded ahead, in MiB per worker.")
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="Largest image in pixels; larger ones are refused before decoding."
+    )
     person: Literal["keypoint_score", "largest_box"] = Field(
-        "keypoint_score", description="Who is chosen among several detected people."
+        "keypoint_score", description="Rule that chooses one of several detected people."
     )
     association: Literal["auto", "person", "overlap", "ground_truth_box"] = Field(
         "auto",
-        description="How detections meet annotated people: by the rule `person`, by overlap with the annotated "
-        "box, or by detecting in that box; auto is overlap where a frame may have several people.",
+        description="How detections are assigned to annotated people: by the rule `person`, by overlap with the "
+        "annotated box, or by estimating the pose in that box. auto is overlap for datasets with several people "
+        "per frame, else person.",
     )
-    min_overlap: float = Field(0.3, ge=0, le=1, description="Least IoU of association by overlap.")
+    min_overlap: float = Field(0.3, ge=0, le=1, description="Smallest IoU for association by overlap.")
     field_of_view: float = Field(
-        55.0, gt=1, lt=179, description="Degrees over the longer image side, where the camera is unknown."
+        55.0,
+        gt=1,
+        lt=179,
+        description="Field of view along the longer image side if the camera is unknown, in degrees.",
     )
     embeddings: EmbeddingSettings = EmbeddingSettings()
     descriptor: DescriptorConfig = DescriptorConfig()
 
 
 class MergeSettings(Settings):
-    """Settings of the training files."""
+    """Settings of merge, which writes the training files."""
 
-    format: Literal["npz", "npy"] = Field("npz", description="One npz, or a folder of memory-mappable npy.")
-    part: Literal["truth", "detected"] = Field("truth", description="What the key `part` holds.")
-    casp_extremes: Literal["quantile", "minmax"] = Field("quantile", description="Extremes in the descriptor vectors.")
-    allow_missing: bool = Field(False, description="Write frames that estimate hasn't finished as invalid.")
+    format: Literal["npz", "npy"] = Field(
+        "npz", description="One npz, or a folder of npy files that can be memory-mapped."
+    )
+    part: Literal["truth", "detected"] = Field(
+        "truth", description="Joints in the key `part`: ground truth or detected."
+    )
+    casp_extremes: Literal["quantile", "minmax"] = Field(
+        "quantile", description="Extremes in the descriptor vectors: q10 and q90, or minimum and maximum."
+    )
+    allow_missing: bool = Field(
+        False, description="Whether to write frames that estimate hasn't finished, as invalid rows."
+    )
     judge: Literal["refuse", "warn", "off"] = Field(
-        "refuse", description="What to do about sequences whose detections fit another moment, side or camera better."
+        "refuse",
+        description="What to do if the detections of a sequence fit another time, side or camera better.",
     )
     compat: Literal["auglift"] | None = Field(
-        None, description="auglift: vectors as the published scripts write them (float16, raw scores, zeros)."
+        None, description="auglift: write vectors as the published scripts do (float16, raw scores, zeros)."
     )
-    workers: int = Field(1, ge=1, le=64, description="Processes.")
+    workers: int = Field(1, ge=1, le=64, description="Number of processes.")
 
 
 def _path(value: Any) -> Any:
@@ -245,7 +277,7 @@ class Config(Settings):
     """The whole configuration."""
 
     workspace: Annotated[Path, BeforeValidator(_path)] = Field(
-        Path("xycd-workspace"), description="Folder that holds all results."
+        Path("xycd-workspace"), description="Folder of all results."
     )
     datasets: Datasets = Datasets()
     models: ModelSettings = ModelSettings()
@@ -262,7 +294,7 @@ def load(path: Path | None = None, *overrides: Mapping[str, Any], only: str | No
     path : Path, optional
         A TOML file. Relative paths in it are relative to its folder.
     *overrides : mapping
-        Nested values that win over the file's, later over earlier ones; None counts as absent.
+        Nested values that replace the file's. Later mappings replace earlier ones; None counts as absent.
     only : str, optional
         Name of the dataset to keep; all others are left out.
 
@@ -292,12 +324,12 @@ def load(path: Path | None = None, *overrides: Mapping[str, Any], only: str | No
         where = f"{path}" if path else "the command line"
         found = "; ".join(_explain(e) for e in error.errors())
         raise ConfigError(
-            "A configuration has known keys with valid values.", f"in {where}: {found}", "See `xycd run --help`."
+            "All keys must be known and have valid values.", f"in {where}: {found}", "See `xycd run --help`."
         ) from error
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Nested values of ``section.key=value`` lines; values are TOML, bare words count as strings.
+    """Return the nested values of ``section.key=value`` lines. Values are TOML; bare words are strings.
 
     Raises
     ------
@@ -308,7 +340,9 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for line in assignments:
         name, equals, text = line.partition("=")
         if not equals or not name.strip():
-            raise ConfigError("--set takes section.key=value.", repr(line), "For example --set estimate.batch=8")
+            raise ConfigError(
+                "--set needs section.key=value.", f"no assignment in {line!r}", "For example: --set estimate.batch=8."
+            )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -327,11 +361,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
             "The configuration file must be readable.", f"{path}: {error.strerror}", "Check --config."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("A configuration file is TOML.", f"{path}: {error}", "Fix that line.") from error
+        raise ConfigError("A configuration file must be TOML.", f"{path}: {error}", "Fix that line.") from error
 
 
 def _anchor(values: dict[str, Any], folder: Path) -> None:
-    """Make the paths of a file relative to the file, not to where the command runs."""
+    """Make relative paths of a file relative to its folder instead of the current folder."""
     spots = [(values, "workspace"), (values.get("models", {}), "cache")]
     spots += [(table, "root") for table in values.get("datasets", {}).values() if isinstance(table, dict)]
     for table, name in spots:
@@ -353,14 +387,14 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(value: Any) -> Mapping[str, Any]:
-    """Return a section, also where a switch stands for it (`embeddings = true`)."""
+    """Return the section that `value` means: itself, or `enabled` for a switch such as `embeddings = true`."""
     if isinstance(value, bool):
         return {"enabled": value}
     return value if isinstance(value, Mapping) else {}
 
 
 def _explain(error: Any) -> str:
-    """One validation error in words, with the nearest valid name for an unknown key."""
+    """Return a validation error as text, with the nearest valid name for an unknown key."""
     location = [str(part) for part in error["loc"]]
     dotted = ".".join(location)
     if error["type"] != "extra_forbidden":
@@ -383,5 +417,5 @@ def _known_keys(location: list[str]) -> list[str]:
 
 
 def to_json(settings: BaseModel) -> str:
-    """Canonical JSON of any part of a configuration: sorted keys, no spaces."""
+    """Return canonical JSON of any part of a configuration: sorted keys, no spaces."""
     return json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
