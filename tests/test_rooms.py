@@ -8,7 +8,7 @@ import pytest
 
 from tests import rooms
 
-MODULES_OF_ETL = {"__init__", "config", "errors", "pipeline"}
+MODULES_OF_ETL = {"__init__", "errors", "pipeline"}
 LONGEST = 400
 
 
