@@ -33,7 +33,7 @@ def require_folder(path: Path, holds: str) -> Path:
     """Return `path` if it is a folder; `holds` says what is expected in it."""
     if not path.is_dir():
         found = "a file" if path.exists() else "no such folder"
-        raise DatasetError(f"{path} is a folder that holds {holds}.", found, f"Check the path{_sibling_hint(path)}.")
+        raise DatasetError(f"{path} must be a folder with {holds}.", found, f"Check the path{_sibling_hint(path)}.")
     return path
 
 
@@ -41,10 +41,10 @@ def require_file(path: Path, smallest: int = 1) -> Path:
     """Return `path` if it is a file of at least `smallest` bytes."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
-        raise DatasetError(f"{path} is a file.", found, f"Unpack the release completely{_sibling_hint(path)}.")
+        raise DatasetError(f"{path} must be a file.", found, f"Unpack the release completely{_sibling_hint(path)}.")
     size = path.stat().st_size
     if size < smallest:
-        raise DatasetError(f"{path} has at least {smallest} bytes.", f"{size} bytes", COPY_AGAIN)
+        raise DatasetError(f"{path} must have at least {smallest} bytes.", f"{size} bytes", COPY_AGAIN)
     return path
 
 
@@ -82,7 +82,7 @@ def require_array(
         values = np.asarray(array)
     except ValueError as error:  # ragged nested lists
         raise DatasetError(
-            f"{name!r} of {path} is an array {wanted}.", f"ragged values ({error})", COPY_AGAIN
+            f"{name!r} of {path} must be an array {wanted}.", f"ragged values ({error})", COPY_AGAIN
         ) from error
     bound: dict[str, int] = {}
     fits = values.ndim == len(shape) and all(
@@ -90,21 +90,21 @@ def require_array(
         for extent, size in zip(shape, values.shape, strict=True)
     )
     if not fits:
-        raise DatasetError(f"{name!r} of {path} has shape {wanted}.", f"{values.shape}", COPY_AGAIN)
+        raise DatasetError(f"{name!r} of {path} must have shape {wanted}.", f"{values.shape}", COPY_AGAIN)
     kinds = {"float": "f", "int": "iu", "number": "fiu", "bool": "bfiu", "any": values.dtype.kind}[dtype]
     if values.dtype.kind not in kinds:
-        raise DatasetError(f"{name!r} of {path} has a dtype of kind {dtype}.", f"{values.dtype}", COPY_AGAIN)
+        raise DatasetError(f"{name!r} of {path} must have a dtype of kind {dtype}.", f"{values.dtype}", COPY_AGAIN)
     if dtype == "bool":
         if values.dtype.kind != "b" and not np.isin(values, (0, 1)).all():
             odd = values[~np.isin(values, (0, 1))].reshape(-1)[0]
-            raise DatasetError(f"{name!r} of {path} is 0 or 1 everywhere.", f"{odd}", COPY_AGAIN)
+            raise DatasetError(f"{name!r} of {path} must be 0 or 1 everywhere.", f"{odd}", COPY_AGAIN)
         return values.astype(bool)
     if finite and values.dtype.kind == "f":
         bad = ~np.isfinite(values)
         if bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])
             found = f"{int(bad.sum())} values that aren't, the first ({values[first]}) at {first}"
-            raise DatasetError(f"{name!r} of {path} is finite everywhere.", found, COPY_AGAIN)
+            raise DatasetError(f"{name!r} of {path} must be finite everywhere.", found, COPY_AGAIN)
     return values
 
 
@@ -112,7 +112,9 @@ def require_key(path: Path, name: str, values: Mapping[str, Any]) -> Any:
     """``values[name]``, or an error that lists what there is and the nearest name."""
     if name not in values:
         there = sorted(str(key) for key in values if not str(key).startswith("__"))
-        raise DatasetError(f"{path} has {name!r}.", f"only {_listing(there)}{_nearest_hint(name, there)}", COPY_AGAIN)
+        raise DatasetError(
+            f"{path} must have {name!r}.", f"only {_listing(there)}{_nearest_hint(name, there)}", COPY_AGAIN
+        )
     return values[name]
 
 
@@ -133,7 +135,7 @@ def require_known(what: str, wanted: Iterable[str] | None, known: Iterable[str])
         if name not in names:
             near = nearest(name, names)
             fix = f"Did you mean {near!r}?" if near else f"Use one of {_listing(names)}."
-            raise DatasetError(f"Every {what} is one of {_listing(names)}.", repr(name), fix)
+            raise DatasetError(f"Every {what} must be one of {_listing(names)}.", repr(name), fix)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -152,11 +154,13 @@ def parsing(path: Path, kind: str) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise DatasetError(
-            f"{path} is a readable {kind}.", "permission denied", "Ask its owner, or chmod it."
+            f"{path} must be a readable {kind}.", "permission denied", "Ask its owner, or chmod it."
         ) from error
     except Exception as error:  # parsers raise anything at all on damaged input: struct.error, KeyError, OSError …
         text = " ".join(str(error).split())[:200] or "no message"
-        raise DatasetError(f"{path} is a readable {kind}.", f"{type(error).__name__}: {text}", COPY_AGAIN) from error
+        raise DatasetError(
+            f"{path} must be a readable {kind}.", f"{type(error).__name__}: {text}", COPY_AGAIN
+        ) from error
 
 
 def read_cdf(path: Path, name: str) -> NDArray[Any]:
@@ -172,7 +176,7 @@ def read_cdf(path: Path, name: str) -> NDArray[Any]:
         _require_size(path, name, size)
         values = cdf.varget(name)
         if values is None:
-            raise DatasetError(f"{name!r} of {path} has values.", "none", COPY_AGAIN)
+            raise DatasetError(f"{name!r} of {path} must have values.", "none", COPY_AGAIN)
         return np.asarray(values)
 
 
@@ -222,7 +226,7 @@ def read_hdf5(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
             require_key(path, name, dict.fromkeys(file))
             dataset = file[name]
             if not isinstance(dataset, h5py.Dataset):
-                raise DatasetError(f"{name!r} of {path} is a dataset.", type(dataset).__name__, COPY_AGAIN)
+                raise DatasetError(f"{name!r} of {path} must be a dataset.", type(dataset).__name__, COPY_AGAIN)
             _require_size(path, name, dataset.nbytes)
             found[name] = np.asarray(dataset[()])
     return found
@@ -232,7 +236,9 @@ def _require_size(path: Path, name: str, size: int) -> None:
     """Refuse what a header declares to be enormous before it is allocated."""
     if size > LARGEST_ARRAY:
         raise DatasetError(
-            f"{name!r} of {path} has at most {LARGEST_ARRAY >> 30} GiB.", f"{size / (1 << 30):.1f} GiB", COPY_AGAIN
+            f"{name!r} of {path} must have at most {LARGEST_ARRAY >> 30} GiB.",
+            f"{size / (1 << 30):.1f} GiB",
+            COPY_AGAIN,
         )
 
 

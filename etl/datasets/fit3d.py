@@ -83,11 +83,13 @@ class Fit3D(FilteredReader):
         step_between(RATE_HZ, self.hz)
         both = sorted(set(self.train) & set(self.test))
         if both:
-            raise DatasetError("A subject is in one split.", f"{', '.join(both)} in train and in test", "Choose one.")
+            raise DatasetError(
+                "Each subject must be in one split.", f"{', '.join(both)} in train and in test", "Choose one."
+            )
         labelled, unlabelled = _subjects(root, TRAIN_HOMES), _subjects(root, TEST_HOMES)
         if not labelled and not unlabelled:
             raise DatasetError(
-                f"{root} holds subjects, as in {TRAIN_HOMES[0]}/s03 or {TRAIN_HOMES[1]}/s03.",
+                f"{root} must have subjects, as in {TRAIN_HOMES[0]}/s03 or {TRAIN_HOMES[1]}/s03.",
                 f"only {sorted(entry.name for entry in root.iterdir())[:12]}",
                 "Unpack the release there.",
             )
@@ -113,7 +115,7 @@ class Fit3D(FilteredReader):
         root = self.root
         count, size, notes = measure_media(root, sequence.media)
         if count is None and sequence.split == UNLABELLED:
-            raise DatasetError("A sequence without ground truth has a video.", notes[0], "Unpack the release.")
+            raise DatasetError("A sequence without ground truth must have a video.", notes[0], "Unpack the release.")
         camera = read_camera(root / sequence.files["camera"], sequence.key.camera, picture_size(root, sequence.media))
         step = step_between(RATE_HZ, self.hz)
         truth: dict[str, Any] = {}
@@ -175,7 +177,7 @@ def require_one_to_one(path: Path, poses: int, frames: int) -> None:
     """
     if frames and poses >= (1 + EARLY_RATIO) / 2 * frames:
         raise DatasetError(
-            f"{path} has one pose a video frame.",
+            f"{path} must have one pose per video frame.",
             f"{poses} poses for {frames} frames, {poses / frames:.3g} a frame",
             f"An early release of Fit3D has {EARLY_RATIO}: download joints3d_25 again, or the whole video.",
         )
@@ -229,8 +231,8 @@ def check_view(path: Path, points: Floats, camera: Camera) -> dict[str, float]:
     share = float(seen.mean())
     if share < 0.5:
         raise DatasetError(
-            f"Joints of {path} are inside the image of camera {camera.name}.",
-            f"{share:.0%} of them are",
+            f"Joints of {path} must be inside the image of camera {camera.name}.",
+            f"{share:.0%} of the joints are inside",
             "Joints and camera don't belong together; copy or unpack both files again from the release.",
         )
     return {"inside": round(share, 4)}
@@ -239,8 +241,8 @@ def check_view(path: Path, points: Floats, camera: Camera) -> dict[str, float]:
 def _object(path: Path, value: Any, name: str = "") -> dict[str, Any]:
     """Return `value`, the file's content or that of `name`, if it is a JSON object."""
     if not isinstance(value, dict):
-        what = f"{name!r} of {path} is" if name else f"{path} holds"
-        raise DatasetError(f"{what} an object.", type(value).__name__, COPY_AGAIN)
+        what = f"{name!r} of {path}" if name else f"{path}"
+        raise DatasetError(f"{what} must be a JSON object.", type(value).__name__, COPY_AGAIN)
     return value
 
 

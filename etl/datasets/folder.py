@@ -50,14 +50,14 @@ class Folder(DatasetReader):
         if not found:
             closed = f"; {len(tree.closed)} folders can't be read" if tree.closed else ""
             raise DatasetError(
-                f"{root} holds images ({' '.join(sorted(IMAGES))}) or videos ({' '.join(sorted(VIDEOS))}).",
-                f"none, hidden files aside{closed}",
+                f"{root} must have images ({' '.join(sorted(IMAGES))}) or videos ({' '.join(sorted(VIDEOS))}).",
+                f"no images or videos (hidden files don't count){closed}",
                 "Check the path, or convert the files.",
             )
         for one, other in pairwise(found):
             if one.key == other.key:
                 raise DatasetError(
-                    f"A folder {ROOT!r} in {root} doesn't name the same sequences as the root itself.",
+                    f"A folder {ROOT!r} in {root} must not have the same sequences as the root itself.",
                     f"{one.media.path} and {other.media.path}",
                     "Rename one of them.",
                 )
@@ -87,8 +87,9 @@ class Folder(DatasetReader):
         longest = max(len(os.fsencode(part)) for part in key.path.parts)
         if longest > LONGEST_NAME:
             raise DatasetError(
-                f"A folder's path below the root, as one name in the workspace, has at most {LONGEST_NAME} bytes.",
-                f"{longest} for {media.path}",
+                f"A folder's path below the root, as one name in the workspace, must have at most "
+                f"{LONGEST_NAME} bytes.",
+                f"{longest} bytes for {media.path}",
                 "Give a root further down, or shorten the names.",
             )
         return Sequence(key=key, split="all", release_name=media.path, media=media)
@@ -163,7 +164,7 @@ def _require_names(media: Media) -> None:
             path.encode()
         except UnicodeEncodeError as error:
             raise DatasetError(
-                "Names of images, videos and their folders are UTF-8.",
+                "Names of images, videos and their folders must be UTF-8.",
                 _printable(path),
                 "Rename them; `convmv -r -f latin1 -t utf8 --notest FOLDER` does so for a whole tree.",
             ) from error

@@ -36,11 +36,15 @@ def require_rotation(path: Path, name: str, rotation: Floats) -> Floats:
     found = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max()
     if not found <= ORTHONORMAL:
         raise DatasetError(
-            f"{name!r} of {path} is a rotation: R Rᵀ is the identity within {ORTHONORMAL}.", f"{found:.3g}", COPY_AGAIN
+            f"{name!r} of {path} must be a rotation: R Rᵀ must be the identity within {ORTHONORMAL}.",
+            f"R Rᵀ is off by {found:.3g}",
+            COPY_AGAIN,
         )
     if np.linalg.det(rotation).min() < 0:
         raise DatasetError(
-            f"{name!r} of {path} is a rotation: its determinant is 1.", "a mirror image, determinant -1", COPY_AGAIN
+            f"{name!r} of {path} must be a rotation: its determinant must be 1.",
+            "a mirror image, determinant -1",
+            COPY_AGAIN,
         )
     return rotation
 
@@ -51,7 +55,7 @@ def require_middle(path: Path, camera: Camera) -> Camera:
     low, high = MIDDLE
     if not (low < cx / camera.width < high and low < cy / camera.height < high and min(fx, fy) > 0):
         raise DatasetError(
-            f"The camera of {path} looks at the middle of frames of {camera.width}x{camera.height}.",
+            f"The camera of {path} must look at the middle of frames of {camera.width}x{camera.height}.",
             f"principal point {[cx, cy]}, focal lengths {[fx, fy]}",
             "Use the release's own media: cameras don't fit resized ones.",
         )
@@ -111,7 +115,7 @@ def require_near(path: Path, distance: Floats, bound: float, share: float, unit:
     }
     if not figures[quantile] <= bound:
         raise DatasetError(
-            f"The 3D joints of {path} project onto its 2D joints: {share:.0%} within {bound:g} {unit}.",
+            f"The 3D joints of {path} must project onto its 2D joints: {share:.0%} within {bound:g} {unit}.",
             ", ".join(f"{name} {value:.4g} {unit}" for name, value in figures.items()),
             "The camera and the joints don't belong together; copy or unpack the files again from the release.",
         )
@@ -153,8 +157,8 @@ def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> Fig
     low, high = LEG_LENGTHS
     if not low <= legs <= high:
         raise DatasetError(
-            f"Thighs and shanks in {path} are {low} to {high} m long.",
-            f"{legs:.4g} m (the median)",
+            f"Thighs and shanks in {path} must be {low} to {high} m long.",
+            f"{legs:.4g} m in the median",
             "The unit isn't the release's, or joints are exchanged.",
         )
     hips = joints[:, at("right_hip")] - joints[:, at("left_hip")]
@@ -162,16 +166,17 @@ def measure_body(path: Path, joints: Floats, front: Floats | None = None) -> Fig
     sides = float(((shoulders * hips).sum(-1) > 0).mean())
     if sides < SIDES:
         raise DatasetError(
-            f"Right shoulder and right hip are on the same side of the bodies in {path}, in {SIDES:.0%} of the frames.",
-            f"in {sides:.0%} of the frames",
+            f"Right shoulder and right hip in {path} must be on the same side of the body in "
+            f"{SIDES:.0%} of the frames.",
+            f"the same side in {sides:.0%} of the frames",
             "Left and right legs are exchanged, so these aren't the release's joints in its order.",
         )
     back = np.cross(hips, joints[:, at("thorax")] - joints[:, at("pelvis")])
     ahead = float(((back * front).sum(-1) < 0).mean())
     if ahead < 0.5:
         raise DatasetError(
-            f"The bodies in {path} look to their front.",
-            f"in {ahead:.0%} of the frames",
+            f"The faces in {path} must be at the front of the bodies.",
+            f"the face in front in {ahead:.0%} of the frames",
             "Bodies are mirrored, so the camera's axes or the joints aren't the release's.",
         )
     return {"leg_m": round(legs, 4), "sides": round(sides, 4), "front": round(ahead, 4)}

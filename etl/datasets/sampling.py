@@ -28,8 +28,8 @@ def step_between(rate_hz: float, wanted_hz: float | None) -> int:
     if step < 1 or abs(step * wanted_hz - rate_hz) > 1e-6 * rate_hz:
         rates = ", ".join(f"{rate_hz / divisor:g}" for divisor in (1, 2, 5) if rate_hz % divisor == 0)
         raise DatasetError(
-            f"The rate is that of the media, {rate_hz:g} Hz, divided by a whole number.",
-            f"{wanted_hz:g} Hz",
+            f"The rate must be that of the media, {rate_hz:g} Hz, divided by a whole number.",
+            f"{wanted_hz:g} Hz asked for",
             f"Use {rates} or another divisor.",
         )
     return step
@@ -107,8 +107,8 @@ def require_size(
     size = picture_size(root, media) or (width, height)
     if size != (width, height) and size not in others:
         raise DatasetError(
-            f"Frames of {root / media.path} are {width}x{height}, as the camera's calibration says.",
-            f"{size[0]}x{size[1]}",
+            f"Frames of {root / media.path} must be {width}x{height}, as in the camera's calibration.",
+            f"frames of {size[0]}x{size[1]}",
             "Use the release's own media: 2D joints and camera don't fit resized ones.",
         )
     return size

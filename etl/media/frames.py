@@ -126,7 +126,7 @@ def first_image(root: Path, media: Media) -> Path:
         return path
     numbered = min(_numbered(root, media), key=lambda found: found[0], default=None)
     if numbered is None:
-        raise MediaError(f"{path.parent} holds images.", "none", "Unpack the release completely.")
+        raise MediaError(f"{path.parent} must have images.", "no images", "Unpack the release completely.")
     return Path(numbered[1].path)
 
 
@@ -202,7 +202,7 @@ def decode(
     threads = threads or min(cores(), 4)
     if threads == 1:
         # Whoever decodes doesn't wait for the disk, which may be far away.
-        files = read_ahead(map(load, numbers), Room(FILES_AHEAD), lambda loaded: len(loaded[1]))
+        files = read_ahead(map(load, numbers), MemoryBudget(FILES_AHEAD), lambda loaded: len(loaded[1]))
         with contextlib.closing(files):
             yield from map(read, files)
         return
@@ -220,7 +220,7 @@ def decode(
                 future.cancel()
 
 
-class Room:
+class MemoryBudget:
     """Bytes that may wait to be taken, in all queues that share it.
 
     Parameters
@@ -236,7 +236,9 @@ class Room:
 
 
 def read_ahead(
-    items: Iterable[Item], room: Room, size: Callable[[Item], int] = lambda item: int(getattr(item, "nbytes", 0))
+    items: Iterable[Item],
+    room: MemoryBudget,
+    size: Callable[[Item], int] = lambda item: int(getattr(item, "nbytes", 0)),
 ) -> Generator[Item, None, None]:
     """Yield what `items` yields, computed ahead from now on in a thread, while there is room for what waits.
 
@@ -249,7 +251,9 @@ def read_ahead(
     return cast("Generator[Item, None, None]", ahead)
 
 
-def _read_ahead(items: Iterable[Item], room: Room, size: Callable[[Item], int]) -> Generator[Item | None, None, None]:
+def _read_ahead(
+    items: Iterable[Item], room: MemoryBudget, size: Callable[[Item], int]
+) -> Generator[Item | None, None, None]:
     """`read_ahead`, after a None that says that the thread has been started."""
     queue = _ByteQueue[Item](room)
 
@@ -280,7 +284,7 @@ def _read_ahead(items: Iterable[Item], room: Room, size: Callable[[Item], int]) 
 class _ByteQueue(Generic[Item]):
     """A queue of one producer and one consumer, bounded in bytes."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: MemoryBudget) -> None:
         self.room, self.changed = room, room.changed
         self.items: deque[tuple[Item, int]] = deque()
         self.stopped = self.ended = False
@@ -335,7 +339,7 @@ def _numbered(root: Path, media: Media) -> Iterator[tuple[int, os.DirEntry[str]]
     pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     folder = root / media.path
     if not folder.is_dir():
-        raise MediaError(f"{folder} is a folder of images.", "no such folder", "Unpack the release completely.")
+        raise MediaError(f"{folder} must be a folder of images.", "no such folder", "Unpack the release completely.")
     with os.scandir(folder) as entries:
         for entry in entries:
             match = pattern.fullmatch(entry.name)

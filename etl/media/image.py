@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from etl.errors import MediaError
 
-MEND: Final = "Copy the file again from the release; other frames are used."
+COPY_AGAIN: Final = "Copy the file again from the release; other frames are used."
 MAX_PIXELS: Final = 100_000_000
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -61,7 +61,7 @@ def load_image(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     try:
         size = path.stat().st_size
         if size > 8 * max_pixels + (1 << 20):  # 8 bytes a pixel: RGBA of 16 bits, uncompressed
-            raise MediaError(rule, f"{size} bytes, more than an image of {max_pixels} pixels takes", MEND)
+            raise MediaError(rule, f"{size} bytes, more than an image of {max_pixels} pixels takes", COPY_AGAIN)
         return path.read_bytes()
     except OSError as error:
         raise MediaError(rule, error.strerror or str(error), "Unpack the release completely.") from error
@@ -69,15 +69,15 @@ def load_image(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
 
 def image_rule(path: Path) -> str:
     """What an error about an image file says first."""
-    return f"{path} is a readable image."
+    return f"{path} must be a readable image."
 
 
 def decode_image(
-    data: bytes, rule: str = "Data is a readable image.", max_pixels: int = MAX_PIXELS
+    data: bytes, rule: str = "Data must be a readable image.", max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Decode the bytes of an image file; see `read_image`."""
     if not data:
-        raise MediaError(rule, "0 bytes", MEND)
+        raise MediaError(rule, "0 bytes", COPY_AGAIN)
     try:
         width, height = image_size(data)
         if not 0 < width * height <= max_pixels:
@@ -86,7 +86,7 @@ def decode_image(
         pixels = _decode_jpeg(data) if data.startswith(b"\xff\xd8") else _decode_other(data)
         return _turn(pixels, _orientation(data))
     except (ValueError, struct.error, IndexError, cv2.error) as error:
-        raise MediaError(rule, " ".join(str(error).split())[:200], MEND) from error
+        raise MediaError(rule, " ".join(str(error).split())[:200], COPY_AGAIN) from error
 
 
 def header_size(path: Path) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def header_size(path: Path) -> tuple[int, int]:
     MediaError
         When the file is absent or its header isn't that of an image.
     """
-    rule = f"{path} is a readable image."
+    rule = f"{path} must be a readable image."
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -105,7 +105,7 @@ def header_size(path: Path) -> tuple[int, int]:
     try:
         width, height = image_size(data)
     except (ValueError, struct.error, IndexError) as error:
-        raise MediaError(rule, " ".join(str(error).split())[:200] if data else "0 bytes", MEND) from error
+        raise MediaError(rule, " ".join(str(error).split())[:200] if data else "0 bytes", COPY_AGAIN) from error
     return (height, width) if _orientation(data) >= 5 else (width, height)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from etl.errors import MediaError
 
-MEND: Final = "Copy the file again from the release; its other frames are used."
+COPY_AGAIN: Final = "Copy the file again from the release; its other frames are used."
 UNKNOWN: Final = -1  # number of a packet whose frame isn't shown or can't be numbered
 # Titles that aren't UTF-8 don't matter; PyAV is lenient by itself from version 19 on.
 _LENIENT: Final[dict[str, Any]] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -96,22 +96,22 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     MediaError
         When the file is absent, empty or not a video.
     """
-    rule = f"{path} is a readable video."
+    rule = f"{path} must be a readable video."
     if not path.is_file():
         raise MediaError(rule, "no such file", "Unpack the release completely.")
     if path.stat().st_size == 0:
-        raise MediaError(rule, "0 bytes", MEND)
+        raise MediaError(rule, "0 bytes", COPY_AGAIN)
     try:
         container = av.open(str(path), mode="r", **_LENIENT)
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise MediaError(rule, reason_of(error), MEND) from error
+        raise MediaError(rule, reason_of(error), COPY_AGAIN) from error
     if not container.streams.video:
         container.close()
-        raise MediaError(rule, "a file without a video stream", MEND)
+        raise MediaError(rule, "a file without a video stream", COPY_AGAIN)
     stream = container.streams.video[0]
     if getattr(stream, "codec_context", None) is None:
         container.close()
-        raise MediaError(rule, "a video stream of a codec that FFmpeg doesn't know", MEND)
+        raise MediaError(rule, "a video stream of a codec that FFmpeg doesn't know", COPY_AGAIN)
     return container, stream
 
 
@@ -167,7 +167,7 @@ def _index(path: Path, size: int, mtime_ns: int) -> VideoIndex:
                     )
         except (av.error.FFmpegError, ValueError) as error:
             if not packets and not table:
-                raise MediaError(f"{path} is a readable video.", reason_of(error), MEND) from error
+                raise MediaError(f"{path} must be a readable video.", reason_of(error), COPY_AGAIN) from error
         avi = container.format.name == "avi"
         reorders = bool(stream.codec_context.has_b_frames)
         cut = max(len(table), stream.frames) > len(packets)

@@ -26,7 +26,7 @@ from cluster.processors import processors
 from etl import __version__
 from etl.config import EstimateSettings, ModelSettings
 from etl.errors import DeviceError, MediaError
-from etl.media.frames import DecodedFrame, Media, Room, decode, read_ahead
+from etl.media.frames import DecodedFrame, Media, MemoryBudget, decode, read_ahead
 from etl.models.base import Frame, ModelSet, OnDevice
 from etl.stages.blocks.chain import estimate_batch
 from etl.stages.estimated_rows import EstimatedRows, uses_boxes
@@ -152,9 +152,9 @@ def decodes_ahead(models: ModelSet) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _frame_memory(megabytes: int) -> Room:
+def _frame_memory(megabytes: int) -> MemoryBudget:
     """Memory for decoded frames, shared by the partitions of this process."""
-    return Room(megabytes * 2**20)
+    return MemoryBudget(megabytes * 2**20)
 
 
 @functools.lru_cache(maxsize=1)

@@ -86,12 +86,16 @@ def _read(path: Path, version: object) -> Metadata:
         table = _rows(path, root, "mapping", ACTIONS * 2 + 3)
         header = table[0][2:]
         if tuple(header) != SUBJECTS:
-            raise DatasetError(f"The table 'mapping' of {path} has the columns S1 to S11.", f"{header}", COPY_AGAIN)
+            raise DatasetError(
+                f"The table 'mapping' of {path} must have the columns S1 to S11.", f"{header}", COPY_AGAIN
+            )
         numbers = [(int(row[0]), int(row[1])) for row in table[1 : 1 + ACTIONS * 2]]
         expected = [(action, subaction) for action in range(1, ACTIONS + 1) for subaction in (1, 2)]
         if numbers != expected:
             raise DatasetError(
-                f"The table 'mapping' of {path} lists actions 1 to 16, subactions 1 and 2.", f"{numbers}", COPY_AGAIN
+                f"The table 'mapping' of {path} must list actions 1 to 16, subactions 1 and 2.",
+                f"{numbers}",
+                COPY_AGAIN,
             )
         canonical, aliases = _action_names(path, root, table)
         counts = _rows(path, root, "frames", len(SUBJECTS))
@@ -116,14 +120,14 @@ def _rows(path: Path, root: Element, name: str, rows: int) -> list[list[str]]:
     width = {"mapping": 2 + len(SUBJECTS), "frames": 1 + 2 * ACTIONS}[name]
     if len(found) != rows or any(len(row) != width for row in found):
         shape = f"{len(found)} rows of {sorted({len(row) for row in found})} cells"
-        raise DatasetError(f"{path} has a table {name!r} of {rows} rows of {width} cells.", shape, COPY_AGAIN)
+        raise DatasetError(f"{path} must have a table {name!r} of {rows} rows of {width} cells.", shape, COPY_AGAIN)
     return found
 
 
 def _items(path: Path, root: Element, name: str, count: int) -> list[str]:
     found = [(item.text or "").strip() for item in root.findall(f"{name}/item")]
     if len(found) != count or len(set(found)) != count or not all(found):
-        raise DatasetError(f"{path} has {count} different items in {name!r}.", f"{found}", COPY_AGAIN)
+        raise DatasetError(f"{path} must have {count} different items in {name!r}.", f"{found}", COPY_AGAIN)
     return found
 
 
@@ -143,7 +147,7 @@ def _action_names(path: Path, root: Element, table: list[list[str]]) -> tuple[di
 def _file_name(path: Path, cell: str) -> str:
     """A cell that is used as part of a path."""
     if not re.fullmatch(r"[A-Za-z]+( \d+)?", cell):
-        raise DatasetError(f"File names in {path} are letters and a number.", repr(cell), COPY_AGAIN)
+        raise DatasetError(f"File names in {path} must be letters and a number.", repr(cell), COPY_AGAIN)
     return cell
 
 
@@ -151,7 +155,7 @@ def _integers(path: Path, cell: str, count: int) -> list[int]:
     """Integers of a MATLAB matrix in text: ``[1002 1000;1000 1000]``."""
     found = [int(text) for text in re.findall(r"-?\d+", cell)]
     if len(found) != count or min(found) < 0:
-        raise DatasetError(f"A cell of {path} has {count} numbers, none below 0.", repr(cell), COPY_AGAIN)
+        raise DatasetError(f"A cell of {path} must have {count} numbers, none below 0.", repr(cell), COPY_AGAIN)
     return found
 
 
@@ -166,7 +170,7 @@ def _cameras(path: Path, root: Element, sizes: list[list[int]]) -> dict[tuple[st
     count = CAMERAS * len(SUBJECTS) * 6 + CAMERAS * 9
     if values.shape != (count,) or not np.isfinite(values).all():
         found = f"{values.size} numbers, {int((~np.isfinite(values)).sum())} of them not finite"
-        raise DatasetError(f"'w0' of {path} is {count} finite numbers.", found, COPY_AGAIN)
+        raise DatasetError(f"'w0' of {path} must be {count} finite numbers.", found, COPY_AGAIN)
     poses = values[: -CAMERAS * 9].reshape(CAMERAS, len(SUBJECTS), 6)
     lenses = values[-CAMERAS * 9 :].reshape(CAMERAS, 9).tolist()
     cameras: dict[tuple[str, str], Camera] = {}
@@ -218,7 +222,7 @@ def find_metadata(root: Path) -> Path:
     if found is None:
         near = nearest("metadata.xml", [entry.name for entry in root.iterdir()])
         raise DatasetError(
-            f"{root} has metadata.xml, which names the files and holds the cameras.",
+            f"{root} must have metadata.xml, which has the names of the files and the cameras.",
             "none there, in Release-v1.2 or in the folder above" + (f"; there is {near!r}" if near else ""),
             "Copy it from the release's code bundle (Release-v1.2).",
         )

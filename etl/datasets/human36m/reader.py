@@ -92,7 +92,7 @@ class Human36M(FilteredReader):
         absent = sorted(set(self.subjects or ()) - set(folders))
         if absent or not folders:
             raise DatasetError(
-                f"{self._base} has the pose files of {', '.join(absent) or 'at least one of ' + ', '.join(SPLIT_OF)}, "
+                f"{self._base} must have the pose files of {', '.join(absent) or 'one of ' + ', '.join(SPLIT_OF)}, "
                 f"as in S1/{POSES_2D[0]} or extracted/S1/{POSES_2D[1]}.",
                 f"only {sorted(entry.name for entry in self._base.iterdir())[:12]}",
                 "Unpack Poses_D2_Positions and Poses_D3_Positions_mono there.",
@@ -165,7 +165,9 @@ class Human36M(FilteredReader):
         points = read_joints(path_3d, 3) / 1000
         if len(pixels) != len(points):
             raise DatasetError(
-                f"{path_2d} and {path_3d} have as many poses.", f"{len(pixels)} and {len(points)}", "Unpack both again."
+                f"{path_2d} and {path_3d} must have the same number of poses.",
+                f"{len(pixels)} and {len(points)}",
+                "Unpack both again.",
             )
         checks = {
             "projection_px": measure_reprojection(path_3d, camera, points, pixels, PROJECTION_BOUND),

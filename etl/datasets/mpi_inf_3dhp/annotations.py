@@ -46,7 +46,7 @@ def _read_cells(path: Path, size: int, mtime_ns: int) -> dict[str, list[Any]]:
     for name, value in values.items():
         if value.dtype != object or value.size != CAMERAS:
             found = f"{value.dtype} of shape {value.shape}"
-            raise DatasetError(f"{name!r} of {path} is a cell of {CAMERAS} arrays.", found, COPY_AGAIN)
+            raise DatasetError(f"{name!r} of {path} must be a cell of {CAMERAS} arrays.", found, COPY_AGAIN)
         cells[name] = list(value.reshape(-1))
     return cells
 
@@ -60,7 +60,7 @@ def require_places(path: Path, cameras: NDArray[Any] | None, frames: NDArray[Any
     if cameras is not None:
         numbers = require_array(path, "cameras", cameras.reshape(-1), ("N",), "number")
         if numbers.tolist() != list(range(CAMERAS)):
-            raise DatasetError(f"'cameras' of {path} is 0 to {CAMERAS - 1}.", f"{numbers.tolist()}", COPY_AGAIN)
+            raise DatasetError(f"'cameras' of {path} must be 0 to {CAMERAS - 1}.", f"{numbers.tolist()}", COPY_AGAIN)
     lists = [] if frames is None else list(frames.reshape(-1)) if frames.dtype == object else [frames]
     for each in lists:
         numbers = require_array(path, "frames", np.reshape(each, -1), ("N",), "number")
@@ -68,7 +68,7 @@ def require_places(path: Path, cameras: NDArray[Any] | None, frames: NDArray[Any
         odd = np.flatnonzero(numbers != expected)
         if len(odd):
             found = f"{numbers[odd[0]]} at row {odd[0]}, and {len(odd)} of {len(numbers)} differ"
-            raise DatasetError(f"'frames' of {path} counts frame after frame, from 0 or 1.", found, COPY_AGAIN)
+            raise DatasetError(f"'frames' of {path} must count each frame, from 0 or 1.", found, COPY_AGAIN)
 
 
 def read_test_annotations(path: Path) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.integer]]:
@@ -90,7 +90,7 @@ def read_test_annotations(path: Path) -> tuple[Floats, Floats, NDArray[np.bool_]
     activity = require_array(path, "activity_annotation", raw["activity_annotation"].reshape(-1), (len(pixels),), "any")
     if not np.isin(activity, range(len(ACTIVITIES))).all():
         odd = activity[~np.isin(activity, range(len(ACTIVITIES)))][0]
-        raise DatasetError(f"'activity_annotation' of {path} is 0 to {len(ACTIVITIES) - 1}.", f"{odd}", COPY_AGAIN)
+        raise DatasetError(f"'activity_annotation' of {path} must be 0 to {len(ACTIVITIES) - 1}.", f"{odd}", COPY_AGAIN)
     for name, joints in (("annot2", pixels), ("annot3", points)):
         require_array(path, f"{name} where valid_frame", joints[valid], joints[valid].shape)
     order = list(MPI_INF_3DHP_17_TO_H36M)

@@ -48,7 +48,7 @@ def read_calibration(path: Path) -> dict[str, Camera]:
         elif name:
             block[name] = values
     if not blocks:
-        raise DatasetError(f"{path} has lines 'name 0', 'size …', 'intrinsic …'.", "no line 'name …'", COPY_AGAIN)
+        raise DatasetError(f"{path} must have lines 'name 0', 'size …', 'intrinsic …'.", "no line 'name …'", COPY_AGAIN)
     return {name: _camera(path, name, values) for name, values in blocks.items()}
 
 
@@ -93,7 +93,7 @@ def read_test_calibration(path: Path, name: str, size: tuple[int, int]) -> tuple
 
     sensor, offset = numbers("sensorSize", 2), numbers("centerOffset", 2)
     if not (sensor > 0).min():
-        raise DatasetError(f"'sensorSize' of {path} is positive.", f"{sensor.tolist()}", COPY_AGAIN)
+        raise DatasetError(f"'sensorSize' of {path} must be positive.", f"{sensor.tolist()}", COPY_AGAIN)
     density = np.array(size) / sensor
     focal = (numbers("focalLength", 1) * density[0]).item()
     center = np.array(size) / 2 + offset * density
@@ -116,7 +116,7 @@ def _numbers(path: Path, name: str, words: list[str], count: int) -> Floats:
     try:
         values = [float(word) for word in words]
     except ValueError as error:
-        raise DatasetError(f"{name!r} of {path} is {count} numbers.", " ".join(words)[:80], COPY_AGAIN) from error
+        raise DatasetError(f"{name!r} of {path} must be {count} numbers.", " ".join(words)[:80], COPY_AGAIN) from error
     return np.asarray(require_array(path, name, values, (count,)), np.float64)
 
 
@@ -126,7 +126,7 @@ def _require_pinhole(path: Path, name: str, matrix: Floats) -> None:
     expected[[0, 1, 0, 1], [0, 1, 2, 2]] = matrix[[0, 1, 0, 1], [0, 1, 2, 2]]
     if np.any(matrix != expected) or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise DatasetError(
-            f"{name!r} of {path} is fx 0 cx 0  0 fy cy 0  0 0 1 0  0 0 0 1.", f"{matrix.tolist()}", COPY_AGAIN
+            f"{name!r} of {path} must be fx 0 cx 0  0 fy cy 0  0 0 1 0  0 0 0 1.", f"{matrix.tolist()}", COPY_AGAIN
         )
 
 

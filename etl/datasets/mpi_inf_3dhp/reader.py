@@ -133,7 +133,7 @@ class MpiInf3DHP(FilteredReader):
         found = [*self._train(root), *self._test(root)]
         if not found:
             raise DatasetError(
-                f"{root} holds S1/Seq1/annot.mat or {TEST_HOMES[1]}/TS1/annot_data.mat, or more of them.",
+                f"{root} must have S1/Seq1/annot.mat or {TEST_HOMES[1]}/TS1/annot_data.mat.",
                 f"only {sorted(entry.name for entry in root.iterdir())[:12]}",
                 "Unpack the release there.",
             )
@@ -219,7 +219,7 @@ class MpiInf3DHP(FilteredReader):
         cameras = read_calibration(calibration)
         if sequence.key.camera not in cameras:
             raise DatasetError(
-                f"{calibration} has camera {sequence.key.camera}.", f"only {', '.join(cameras)}", COPY_AGAIN
+                f"{calibration} must have camera {sequence.key.camera}.", f"only {', '.join(cameras)}", COPY_AGAIN
             )
         camera = cameras[sequence.key.camera]
         require_size(root, sequence.media, camera.width, camera.height)
@@ -251,7 +251,7 @@ class MpiInf3DHP(FilteredReader):
         if "calibration" not in sequence.files:
             if size != released:
                 raise DatasetError(
-                    f"Images of {sequence.key.subject} are {released[0]}x{released[1]}.",
+                    f"Images of {sequence.key.subject} must be {released[0]}x{released[1]}.",
                     f"{size[0]}x{size[1]}",
                     "Use the release's own images.",
                 )
@@ -321,7 +321,7 @@ def fitting_camera(
     moved = np.abs(np.subtract((fx, fy, cx, cy), (*camera.focal, *camera.center))).max() / camera.width
     if not moved <= LARGEST_CORRECTION:
         raise DatasetError(
-            f"The camera of {path} is the calibration's within {LARGEST_CORRECTION:.0%} of the image's width.",
+            f"The camera of {path} must be the calibration's within {LARGEST_CORRECTION:.0%} of the image's width.",
             f"off by {off}; fitted to the joints, its f is ({fx:.5g}, {fy:.5g}) and its c ({cx:.5g}, {cy:.5g})",
             "Use the release's own images and calibration: joints don't fit resized images.",
         )

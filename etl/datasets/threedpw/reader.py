@@ -84,14 +84,16 @@ class ThreeDPW(FilteredReader):
                 sequence = self._listed(split, path)
                 if sequence.key in found:
                     raise DatasetError(
-                        f"{path.name} is in one split of {folder}.",
+                        f"{path.name} must be in one split of {folder}.",
                         f"it is in {found[sequence.key].split} and in {split}",
                         "Remove the one that isn't the release's.",
                     )
                 found[sequence.key] = sequence
         if not found:
             raise DatasetError(
-                f"{folder} holds pickles in train, validation or test.", "none", "Unpack sequenceFiles.zip there."
+                f"{folder} must have pickles in train, validation or test.",
+                "no pickles",
+                "Unpack sequenceFiles.zip there.",
             )
         require_known("subject (a scene)", self.subjects, sorted({key.subject for key in found}))
         require_known("action", self.actions, sorted({key.action for key in found}))
@@ -113,7 +115,7 @@ class ThreeDPW(FilteredReader):
         root = self.root
         raw = read_sequence(root / sequence.files["pickle"])
         if raw.name != sequence.release_name:
-            raise DatasetError(f"{raw.path} holds the sequence of its name.", repr(raw.name), "Name it as it was.")
+            raise DatasetError(f"{raw.path} must have the sequence of its name.", repr(raw.name), "Name it as it was.")
         count, size, notes = measure_media(root, sequence.media)
         frames, left_out = choose_rows(raw.joints.shape[1], count)
         camera, size_notes = camera_of(raw, picture_size(root, sequence.media))
@@ -187,7 +189,7 @@ def read_sequence(path: Path) -> RawSequence:
     """
     values = read_pickle(path)
     if not isinstance(values, dict):
-        raise DatasetError(f"{path} holds a dict.", type(values).__name__, COPY_AGAIN)
+        raise DatasetError(f"{path} must be a dict.", type(values).__name__, COPY_AGAIN)
     positions = _people(path, values, "jointPositions")
     first = require_array(path, "jointPositions[0]", positions[0], ("F", 72))
     frames, people = len(first), len(positions)
@@ -197,7 +199,9 @@ def read_sequence(path: Path) -> RawSequence:
         items = _people(path, values, name)
         if len(items) != people:
             raise DatasetError(
-                f"{name!r} of {path} has as many people as 'jointPositions', {people}.", f"{len(items)}", COPY_AGAIN
+                f"{name!r} of {path} must have as many people as 'jointPositions', {people}.",
+                f"{len(items)}",
+                COPY_AGAIN,
             )
         return np.stack(
             [require_array(path, f"{name}[{i}]", item, (frames, *shape), dtype) for i, item in enumerate(items)]
@@ -214,7 +218,7 @@ def read_sequence(path: Path) -> RawSequence:
     fits = intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and not np.any(intrinsics[[0, 1, 2, 2], [1, 0, 0, 1]])
     if not fits:
         raise DatasetError(
-            f"'cam_intrinsics' of {path} is [fx 0 cx; 0 fy cy; 0 0 1].", f"{intrinsics.tolist()}", COPY_AGAIN
+            f"'cam_intrinsics' of {path} must be [fx 0 cx; 0 fy cy; 0 0 1].", f"{intrinsics.tolist()}", COPY_AGAIN
         )
     return RawSequence(
         path,
@@ -232,7 +236,7 @@ def _people(path: Path, values: dict[Any, Any], name: str) -> list[Any]:
     items = require_key(path, name, values)
     if not isinstance(items, list | tuple) or not items:
         found = f"{len(items)} entries" if isinstance(items, list | tuple) else type(items).__name__
-        raise DatasetError(f"{name!r} of {path} is a list of one entry a person.", found, COPY_AGAIN)
+        raise DatasetError(f"{name!r} of {path} must be a list with one entry per person.", found, COPY_AGAIN)
     return list(items)
 
 
@@ -309,7 +313,9 @@ def sequence_key(name: str) -> SequenceKey:
     match = NAME.fullmatch(name)
     if not match:
         raise DatasetError(
-            "3DPW's sequences are named <scene>_<action>_<two digits>.", repr(name), "Rename the file, or remove it."
+            "3DPW's sequences must be named <scene>_<action>_<two digits>.",
+            repr(name),
+            "Rename the file, or remove it.",
         )
     return SequenceKey("3dpw", match["scene"], match["action"], int(match["number"]), CAMERA)
 

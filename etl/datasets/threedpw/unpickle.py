@@ -36,7 +36,7 @@ def read_pickle(path: Path) -> Any:
     require_file(path)
     size = path.stat().st_size
     if size > LARGEST:
-        raise DatasetError(f"{path} has at most {LARGEST} bytes.", f"{size} bytes", COPY_AGAIN)
+        raise DatasetError(f"{path} must have at most {LARGEST} bytes.", f"{size} bytes", COPY_AGAIN)
     with parsing(path, "pickle of arrays"), path.open("rb") as file:
         return _Restricted(path, file).load()
 
@@ -164,7 +164,7 @@ class _Restricted(pickle.Unpickler):
             return _Allowed(_GLOBALS[module, name])
         except KeyError:
             raise DatasetError(
-                f"{self._path} holds numpy arrays and plain containers only.",
+                f"{self._path} must have numpy arrays and plain containers only.",
                 f"the global {module}.{name}",
                 "Nothing of it was run. " + COPY_AGAIN,
             ) from None

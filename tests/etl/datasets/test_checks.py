@@ -155,7 +155,7 @@ def test_a_declared_size_is_checked_before_reading(tmp_path: Path) -> None:
         file.create_group("g")
     with pytest.raises(DatasetError, match=r"8192\.0 GiB"):
         checks.read_hdf5(tmp_path / "a.h5", ["a"])
-    with pytest.raises(DatasetError, match="is a dataset"):
+    with pytest.raises(DatasetError, match="must be a dataset"):
         checks.read_hdf5(tmp_path / "a.h5", ["g"])
 
 

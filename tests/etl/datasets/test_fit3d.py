@@ -153,7 +153,7 @@ def test_splits_by_default_and_by_choice(tmp_path):
         splits(train=["s3"], test=["s11"])
     with pytest.raises(DatasetError, match="subject"):  # without ground truth
         splits(train=["s02"], test=["s11"])
-    with pytest.raises(DatasetError, match="camera is one of"):
+    with pytest.raises(DatasetError, match="camera must be one of"):
         splits(cameras=["1"])
 
 
@@ -186,7 +186,7 @@ def test_test_subjects_have_no_ground_truth(tmp_path):
     assert ds.attrs["split"] == "unlabelled"
     assert annotation.camera_of(ds).focal == FOCAL
     raw_fit3d.video_path(tmp_path, "s02", "squat", None).unlink()
-    with pytest.raises(DatasetError, match="without ground truth has a video"):
+    with pytest.raises(DatasetError, match="without ground truth must have a video"):
         reader.annotate(sequence)
 
 
@@ -232,7 +232,7 @@ def test_the_early_release_with_four_poses_a_frame_is_refused_by_name(tmp_path, 
     if not refused:
         assert reader.annotate(sequence).sizes["frame"] == frames // 2
         return
-    with pytest.raises(DatasetError, match="one pose a video frame") as caught:
+    with pytest.raises(DatasetError, match="one pose per video frame") as caught:
         reader.annotate(sequence)
     assert "8 poses for 2 frames, 4 a frame" in caught.value.found
     assert "early release" in caught.value.fix
@@ -247,7 +247,7 @@ def test_a_missing_file_is_named(tmp_path):
         path = tmp_path / "train" / "s03" / part / "squat.json"
         content = path.read_text()
         path.unlink()
-        with pytest.raises(DatasetError, match=rf"{part}/squat\.json is a file"):
+        with pytest.raises(DatasetError, match=rf"{part}/squat\.json must be a file"):
             reader.annotate(reader.sequences()[0])  # its video still lists it
         path.write_text(content)
     assert reader.annotate(sequence).sizes["frame"] == 4
@@ -262,8 +262,8 @@ def with_hole():
 JOINT_FAULTS = {
     "truncated": ('{"joints3d_25": [[[1, 2', "readable JSON file", "JSONDecodeError"),
     "empty": ("", "at least 1 bytes", "0 bytes"),
-    "a list": ("[1]", "holds an object", "list"),
-    "other variable": ('{"joints3d": []}', "has 'joints3d_25'", "nearest is 'joints3d'"),
+    "a list": ("[1]", "must be a JSON object", "list"),
+    "other variable": ('{"joints3d": []}', "have 'joints3d_25'", "nearest is 'joints3d'"),
     "17 joints": (json.dumps({"joints3d_25": np.zeros((4, 17, 3)).tolist()}), r"\(F, 25, 3\)", r"\(4, 17, 3\)"),
     "no frames": ('{"joints3d_25": []}', r"\(F, 25, 3\)", r"\(0,\)"),
     "ragged": ('{"joints3d_25": [[[1, 2, 3]], [[1, 2]]]}', r"\(F, 25, 3\)", "ragged"),
@@ -294,16 +294,16 @@ def change(group, key, value):
 
 
 CAMERA_FAULTS = {
-    "no extrinsics": (lambda v: v.pop("extrinsics"), "has 'extrinsics'", "intrinsics_w"),
-    "no distortion": (lambda v: v["intrinsics_w_distortion"].pop("k"), "has 'k'", "only c, f, p"),
-    "extrinsics is a list": (change("extrinsics", None, [1]), "'extrinsics'.* an object", "list"),
+    "no extrinsics": (lambda v: v.pop("extrinsics"), "have 'extrinsics'", "intrinsics_w"),
+    "no distortion": (lambda v: v["intrinsics_w_distortion"].pop("k"), "have 'k'", "only c, f, p"),
+    "extrinsics is a list": (change("extrinsics", None, [1]), "'extrinsics'.* JSON object", "list"),
     "R is flat": (change("extrinsics", "R", [1.0] * 9), r"'R'.*\(3, 3\)", r"\(9,\)"),
-    "R is no rotation": (change("extrinsics", "R", (2 * np.eye(3)).tolist()), "is a rotation", "3"),
+    "R is no rotation": (change("extrinsics", "R", (2 * np.eye(3)).tolist()), "must be a rotation", "3"),
     "R mirrors": (change("extrinsics", "R", np.diag([1.0, -1, 1]).tolist()), "determinant", "mirror"),
     "T is short": (change("extrinsics", "T", [[1.0, 2]]), r"'T'.*\(3,\)", r"\(2,\)"),
     "T is ragged": (change("extrinsics", "T", [[1.0, 2], [3]]), r"'T'.*\(3,\)", "ragged"),
     "f is infinite": (change("intrinsics_w_distortion", "f", [[float("inf"), 1.0]]), "finite", "inf"),
-    "f is negative": (change("intrinsics_w_distortion", "f", [[-100.0, 100]]), "looks at the middle", "-100"),
+    "f is negative": (change("intrinsics_w_distortion", "f", [[-100.0, 100]]), "look at the middle", "-100"),
     "of a larger video": (change("intrinsics_w_distortion", "c", [[476.0, 449]]), "frames of 90x90", "476"),
 }
 
@@ -326,7 +326,7 @@ def test_malformed_cameras(tmp_path, name):
 def test_a_camera_file_that_is_no_object(tmp_path):
     path = tmp_path / "camera.json"
     path.write_text("[]")
-    with pytest.raises(DatasetError, match="holds an object"):
+    with pytest.raises(DatasetError, match="must be a JSON object"):
         read_camera(path, "0", None)
 
 
@@ -334,7 +334,7 @@ LEGS = [0, 4, 5, 6, 1, 2, 3, *range(7, 25)]
 WRONG = {
     "millimetres": (lambda j: 1000 * j, "0.2 to 0.7 m"),
     "h36m's order": (lambda j: j[:, LEGS], "same side"),
-    "mirrored": (lambda j: j * [-1, 1, 1], "look to their front"),
+    "mirrored": (lambda j: j * [-1, 1, 1], "at the front of the bodies"),
     "elsewhere": (lambda j: j + np.array([0, 0, 5]), "inside the image"),
 }
 

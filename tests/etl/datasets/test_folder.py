@@ -71,7 +71,7 @@ def test_an_unreadable_video_costs_itself(tree: Path) -> None:
     (tree / "walk.mp4").write_bytes(b"")
     reader = Folder(tree)
     bad = next(s for s in reader.sequences() if s.key.action == "walk.mp4")
-    with pytest.raises(DatasetError, match=r"walk\.mp4 is a readable video"):
+    with pytest.raises(DatasetError, match=r"walk\.mp4 must be a readable video"):
         reader.annotate(bad)
     good = next(s for s in reader.sequences() if s.key.action == "run.AVI")
     assert reader.annotate(good).sizes["frame"] == 5
@@ -108,7 +108,7 @@ def test_names_that_are_not_utf_8_are_refused(tmp_path: Path, name: bytes) -> No
     path = tmp_path / os.fsdecode(name)
     path.parent.mkdir()
     path.write_bytes(b"x")
-    with pytest.raises(DatasetError, match="are UTF-8") as caught:
+    with pytest.raises(DatasetError, match="must be UTF-8") as caught:
         Folder(tmp_path).sequences()
     assert r"caf\xe9" in caught.value.found
 
@@ -132,7 +132,7 @@ def test_folders_that_cannot_be_read_are_named(tree: Path, monkeypatch: pytest.M
     assert Folder(tree).notes() == ["1 folders can't be read: stills."]
     (tree / "walk.mp4").unlink()
     (tree / "day 1").rename(tree / ".day 1")
-    with pytest.raises(DatasetError, match="holds images") as caught:
+    with pytest.raises(DatasetError, match="must have images") as caught:
         Folder(tree).sequences()
     assert "1 folders can't be read" in caught.value.found
 
@@ -149,7 +149,7 @@ def test_images_in_the_root(tmp_path: Path) -> None:
 
 def test_an_empty_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(DatasetError, match="holds images"):
+    with pytest.raises(DatasetError, match="must have images"):
         Folder(tmp_path).sequences()
     with pytest.raises(DatasetError, match="no such folder"):
         Folder(tmp_path / "none").sequences()

@@ -29,7 +29,7 @@ def test_steps_between_rates(rate, wanted, step):
 def test_a_rate_without_a_step_names_those_that_have_one():
     with pytest.raises(DatasetError, match="Use 50, 25, 10") as caught:
         step_between(50, 30)
-    assert caught.value.found == "30 Hz"
+    assert caught.value.found == "30 Hz asked for"
 
 
 @settings(deadline=None)
@@ -58,9 +58,9 @@ def test_media_that_are_there(tmp_path):
     assert require_size(tmp_path, IMAGES, 30, 22, [(30, 20)]) == (30, 20)
     (tmp_path / "pictures" / "001.jpg").unlink()
     assert picture_size(tmp_path, IMAGES) == (30, 20)  # of the first that there is
-    with pytest.raises(DatasetError, match=r"pictures are 20x30") as caught:
+    with pytest.raises(DatasetError, match=r"pictures must be 20x30") as caught:
         require_size(tmp_path, IMAGES, 20, 30)
-    assert caught.value.found == "30x20"
+    assert caught.value.found == "frames of 30x20"
 
 
 @pytest.mark.parametrize("media", [IMAGES, VIDEO], ids=["images", "video"])

@@ -13,7 +13,7 @@ import simplejpeg
 
 from etl.errors import MediaError
 from etl.media import frames as module
-from etl.media.frames import DecodedFrame, Media, Room, decode, frame_count, media_bytes, media_rate, read_ahead
+from etl.media.frames import DecodedFrame, Media, MemoryBudget, decode, frame_count, media_bytes, media_rate, read_ahead
 from tests.etl.datasets.media import number_of, numbered
 
 
@@ -109,14 +109,14 @@ def wait_until(true: object, seconds: float = 60) -> None:
 
 def test_read_ahead_keeps_order_and_ends_its_thread() -> None:
     made: list[int] = []
-    assert [frame.number for frame in read_ahead(frames(50, made), Room(10_000))] == list(range(50))
+    assert [frame.number for frame in read_ahead(frames(50, made), MemoryBudget(10_000))] == list(range(50))
     assert read_ahead_threads() == 0
 
 
 def test_read_ahead_is_bounded_in_bytes() -> None:
     made: list[int] = []
     size = 1024 + 3000
-    ahead = read_ahead(frames(100, made), Room(5 * size))
+    ahead = read_ahead(frames(100, made), MemoryBudget(5 * size))
     for taken in range(1, 40):
         next(ahead)
         # Five wait in the queue, one is in the thread's hand.
@@ -129,11 +129,11 @@ def test_read_ahead_is_bounded_in_bytes() -> None:
 
 def test_an_item_larger_than_the_bound_passes_alone() -> None:
     made: list[int] = []
-    assert len(list(read_ahead(frames(10, made), Room(1)))) == 10
+    assert len(list(read_ahead(frames(10, made), MemoryBudget(1)))) == 10
 
 
 def test_what_shares_a_room_is_bounded_together() -> None:
-    size, room = 1024 + 3000, Room(5 * (1024 + 3000))
+    size, room = 1024 + 3000, MemoryBudget(5 * (1024 + 3000))
     made: tuple[list[int], list[int]] = ([], [])
     first, second = (read_ahead(frames(100, numbers), room) for numbers in made)
     wait_until(lambda: len(made[0]) + len(made[1]) >= 7)
@@ -159,7 +159,7 @@ def test_read_ahead_ends_with_its_consumer(how: str) -> None:
         finally:
             closed.set()
 
-    ahead = read_ahead(source(), Room(8), lambda item: 1)
+    ahead = read_ahead(source(), MemoryBudget(8), lambda item: 1)
     assert next(ahead) == 0
     if how == "close":
         ahead.close()  # type: ignore[attr-defined]
@@ -179,7 +179,7 @@ def test_read_ahead_raises_what_its_source_raised_after_the_items_before() -> No
         yield 2
         raise MediaError("A rule.", "something", "Fix it.")
 
-    ahead = read_ahead(source(), Room(100))
+    ahead = read_ahead(source(), MemoryBudget(100))
     assert [next(ahead), next(ahead)] == [1, 2]
     with pytest.raises(MediaError, match="something"):
         next(ahead)

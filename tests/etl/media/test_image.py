@@ -95,7 +95,7 @@ def test_truncated_images_are_refused(tmp_path: Path, kind: str, share: float) -
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
     (tmp_path / "a.img").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(MediaError, match=r"a\.img is a readable image"):
+    with pytest.raises(MediaError, match=r"a\.img must be a readable image"):
         read_image(tmp_path / "a.img")
 
 

@@ -153,7 +153,7 @@ def test_an_unreadable_video_costs_its_frames_with_a_reason(
     got = list(decode(tmp_path, Media("video", "a.mp4"), [0, 3, 9]))
     assert [(frame.number, frame.image) for frame in got] == [(0, None), (3, None), (9, None)]
     assert all(frame.error and "a.mp4" in frame.error for frame in got)
-    with pytest.raises(MediaError, match=r"a\.mp4 is a readable video"):
+    with pytest.raises(MediaError, match=r"a\.mp4 must be a readable video"):
         frame_count(tmp_path, Media("video", "a.mp4"))
 
 

@@ -80,10 +80,10 @@ def test_filters(release: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "rule", "fix"),
     [
-        ({"subjects": ["s9"]}, "Every subject is one of", "'S9'"),
-        ({"actions": ["Waitin"]}, "Every action is one of", "'Waiting'"),
-        ({"cameras": ["54138968"]}, "Every camera is one of", "'54138969'"),
-        ({"subjects": ["S5"]}, "has the pose files of S5", "Unpack"),
+        ({"subjects": ["s9"]}, "Every subject must be one of", "'S9'"),
+        ({"actions": ["Waitin"]}, "Every action must be one of", "'Waiting'"),
+        ({"cameras": ["54138968"]}, "Every camera must be one of", "'54138969'"),
+        ({"subjects": ["S5"]}, "have the pose files of S5", "Unpack"),
         ({"hz": 30}, "divided by a whole number", "25"),
     ],
 )
@@ -144,9 +144,9 @@ def test_frames_of_another_size_than_the_camera_s_are_refused(tmp_path: Path, ki
             image = simplejpeg.encode_jpeg(numbered(number, (500, 500)))
             (folder / f"{folder.name}_{number:06d}.jpg").write_bytes(image)
     reader = Human36M(tmp_path)
-    with pytest.raises(DatasetError, match="are 1000x1002, as the camera's calibration says") as caught:
+    with pytest.raises(DatasetError, match="must be 1000x1002, as in the camera's calibration") as caught:
         reader.annotate(reader.sequences()[0])
-    assert caught.value.found == "500x500"
+    assert caught.value.found == "frames of 500x500"
 
 
 def test_another_of_the_release_s_sizes_is_taken_with_a_note(tmp_path: Path) -> None:
@@ -243,9 +243,9 @@ def damage(path: Path, kind: str, axes: int) -> None:
     [
         ("text", "readable CDF", ""),
         ("empty", "at least 1 bytes", "0 bytes"),
-        ("gone", "is a file", "no such file"),
+        ("gone", "must be a file", "no such file"),
         ("truncated", "readable CDF", ""),
-        ("variable", "has 'Pose'", "Angles"),
+        ("variable", "have 'Pose'", "Angles"),
         ("joints", r"shape \(1, F, {width}\)", "62|93"),
         ("shape", r"shape \(1, F, {width}\)", r"\(12,"),
         ("nan", "finite everywhere", r"nan\) at \(0, 3, 7\)"),
@@ -278,7 +278,7 @@ def test_wrong_geometry_is_refused(tmp_path: Path, kind: str) -> None:
     (sequence,) = reader.sequences()
     swapped = points[:, [0, 4, 5, 6, 1, 2, 3, *range(7, 17)]]
     changed, rule = {
-        "length": (points[:-1], "as many poses"),
+        "length": (points[:-1], "same number of poses"),
         "camera": (points + np.array([0, 0.1, 0]), "project onto its 2D joints"),
         "unit": (points / 10, "m long"),
         "legs": (swapped, "same side"),

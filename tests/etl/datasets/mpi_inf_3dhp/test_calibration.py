@@ -78,15 +78,15 @@ def test_the_test_set_shares_camera_8_with_the_training_set(samples):
 
 
 TRAIN_FAULTS = {
-    "no camera": (lambda text: text.splitlines()[0], "has lines", "no line"),
+    "no camera": (lambda text: text.splitlines()[0], "must have lines", "no line"),
     "empty": (lambda text: "", "at least 1 bytes", "0 bytes"),
     "a line is missing": (lambda text: re.sub(r"  extrinsic.*\n", "", text), "'extrinsic'", "intrinsic"),
     "cut off": (lambda text: text[: text.index("extrinsic") + 60], r"shape \(16,\)", r"\(\d+,\)"),
     "words": (lambda text: text.replace("2048 2048", "2048 wide"), "2 numbers", "2048 wide"),
     "not finite": (lambda text: text.replace("1497.693", "nan", 1), "finite", "1 values"),
     "skew": (lambda text: re.sub(r"(intrinsic\s+\S+ )0", r"\g<1>0.5", text), "fx 0 cx", "0.5"),
-    "no rotation": (lambda text: re.sub(r"(extrinsic\s+)\S+", r"\g<1>2", text), "is a rotation", r"\d"),
-    "binary": (lambda text: "\0" * 50, "has lines", "no line"),
+    "no rotation": (lambda text: re.sub(r"(extrinsic\s+)\S+", r"\g<1>2", text), "must be a rotation", r"\d"),
+    "binary": (lambda text: "\0" * 50, "must have lines", "no line"),
 }
 
 
@@ -108,7 +108,7 @@ def test_mirrored_extrinsics_are_no_rotation(tmp_path):
     write_calibration(
         path, [Camera("0", 2048, 2048, (1500, 1500), (1024, 1024), rotation=mirrored, translation=(0, 0, 0))]
     )
-    with pytest.raises(DatasetError, match="determinant is 1"):
+    with pytest.raises(DatasetError, match="determinant must be 1"):
         read_calibration(path)
 
 
@@ -117,7 +117,7 @@ TEST_FAULTS = {
     "fewer numbers": (lambda text: re.sub(r"(sensorSize\s+\S+).*", r"\1", text), r"shape \(2,\)", r"\(1,\)"),
     "words": (lambda text: re.sub(r"pixelAspect\s+\S+", "pixelAspect square", text), "1 numbers", "square"),
     "no sensor": (lambda text: re.sub(r"sensorSize.*", "sensorSize 0 10", text), "positive", "0"),
-    "not perpendicular": (lambda text: re.sub(r"up\s.*", "up 1 1 1", text), "is a rotation", r"\d"),
+    "not perpendicular": (lambda text: re.sub(r"up\s.*", "up 1 1 1", text), "must be a rotation", r"\d"),
     "not utf-8": (lambda text: text.encode("utf-16"), "readable text file", "codec"),
 }
 

@@ -29,7 +29,7 @@ def hole(shape, *index):
 
 
 TRAIN_FAULTS = {
-    "missing": ({"annot3": None}, "has 'annot3'", "only annot2"),
+    "missing": ({"annot3": None}, "have 'annot3'", "only annot2"),
     "no cells": ({"annot2": np.zeros((8, 56))}, "cell of 14 arrays", "float64"),
     "13 cameras": ({"annot2": cells(np.zeros((8, 56)), 13)}, "cell of 14 arrays", r"\(13, 1\)"),
     "27 joints": ({"annot2": cells(np.zeros((8, 54)))}, r"'annot2\{1\}'.*shape \(F, 56\)", r"\(8, 54\)"),
@@ -37,11 +37,11 @@ TRAIN_FAULTS = {
     "empty": ({"annot2": cells(np.zeros((0, 56)))}, r"shape \(F, 56\)", r"\(0"),
     "nan": ({"annot3": cells(hole((8, 84), 5, 7))}, "finite everywhere", r"\(5, 7\)"),
     "text": ({"annot2": cells("none")}, "shape|dtype", "U|1,"),
-    "cameras from 1": ({"cameras": np.arange(1, 15)}, "'cameras'.* is 0 to 13", r"\[1, 2, .*14\]"),
-    "camera missing": ({"cameras": np.arange(13)}, "'cameras'.* is 0 to 13", "12]"),
-    "frame missing": ({"frames": np.array([[0, 1, 2, 4, 5, 6, 7, 8]]).T}, "frame after frame", "4 at row 3.*5 of 8"),
-    "frames from 3": ({"frames": np.arange(3, 11)}, "frame after frame, from 0 or 1", "3 at row 0"),
-    "frames by camera": ({"frames": cells(np.arange(8)[::-1])}, "frame after frame", "7 at row 0"),
+    "cameras from 1": ({"cameras": np.arange(1, 15)}, "'cameras'.* must be 0 to 13", r"\[1, 2, .*14\]"),
+    "camera missing": ({"cameras": np.arange(13)}, "'cameras'.* must be 0 to 13", "12]"),
+    "frame missing": ({"frames": np.array([[0, 1, 2, 4, 5, 6, 7, 8]]).T}, "each frame", "4 at row 3.*5 of 8"),
+    "frames from 3": ({"frames": np.arange(3, 11)}, "each frame, from 0 or 1", "3 at row 0"),
+    "frames by camera": ({"frames": cells(np.arange(8)[::-1])}, "each frame", "7 at row 0"),
 }
 
 
@@ -76,7 +76,7 @@ def refused(root, path, rule, found):
         (lambda data: data[: len(data) // 2], "readable MATLAB file", "Error"),
         (lambda data: b"", "at least 1 bytes", "0 bytes"),
         (lambda data: b"x" * 500, "readable MATLAB file", "Error"),
-        (None, "is a file", "no such file"),
+        (None, "must be a file", "no such file"),
     ],
 )
 def test_damaged_training_annotations(tmp_path, content, rule, found):
@@ -94,7 +94,7 @@ def test_training_calibration_without_the_camera(tmp_path):
     path = tmp_path / "S1" / "Seq1" / "camera.calibration"
     path.write_text("\n".join(path.read_text().splitlines()[: 1 + 7 * 4]) + "\n")
     reader = MpiInf3DHP(tmp_path)
-    with pytest.raises(DatasetError, match="has camera 8") as caught:
+    with pytest.raises(DatasetError, match="have camera 8") as caught:
         reader.annotate(by_key(reader)["S1", "Seq1", "8"])
     assert caught.value.found == "only 0, 1, 2, 3"
 
@@ -105,7 +105,7 @@ WRONG = {
     "another camera's": (lambda u, x: (u, np.roll(x, 1, axis=0)), "project onto"),
     "height-normalised": (lambda u, x: (u, 1.0 * x + [0, 0.1, 0]), "project onto"),
     "legs exchanged": (lambda u, x: (u[:, :, LEGS], x[:, :, LEGS]), "same side"),
-    "mirrored": (lambda u, x: (pinhole(TRAIN_K, x * [-1, 1, 1]), x * [-1, 1, 1]), "look to their front"),
+    "mirrored": (lambda u, x: (pinhole(TRAIN_K, x * [-1, 1, 1]), x * [-1, 1, 1]), "at the front of the bodies"),
 }
 
 
@@ -127,15 +127,15 @@ def spoil_hdf5(path, **changes):
 
 
 TEST_FAULTS = {
-    "missing": ({"valid_frame": None}, "has 'valid_frame'", "annot2"),
-    "group": ({"annot3": {}}, "is a dataset", "Group"),
+    "missing": ({"valid_frame": None}, "have 'valid_frame'", "annot2"),
+    "group": ({"annot3": {}}, "must be a dataset", "Group"),
     "16 joints": ({"annot2": np.zeros((8, 1, 16, 2))}, r"shape \(F, 1, 17, 2\)", r"\(8, 1, 16, 2\)"),
     "matlab's order of axes": ({"annot2": np.zeros((2, 17, 1, 8))}, r"shape \(F, 1, 17, 2\)", r"\(2, 17, 1, 8\)"),
     "other length": ({"annot3": np.zeros((7, 1, 17, 3))}, r"shape \(8, 1, 17, 3\)", r"\(7,"),
     "nan": ({"annot3": hole((8, 1, 17, 3), 2, 0, 4, 1)}, "'annot3 where valid_frame'.*finite", r"\(2, 4, 1\)"),
     "valid is 2": ({"valid_frame": np.full((8, 1), 2.0)}, "0 or 1", "2"),
     "valid is short": ({"valid_frame": np.ones((7, 1))}, r"'valid_frame'.*shape \(8,\)", r"\(7,\)"),
-    "activity 9": ({"activity_annotation": np.full((8, 1), 9.0)}, "is 0 to 7", "9"),
+    "activity 9": ({"activity_annotation": np.full((8, 1), 9.0)}, "must be 0 to 7", "9"),
     "text": ({"annot2": np.full((8, 1, 17, 2), b"x")}, "dtype", "S1"),
 }
 

@@ -86,9 +86,9 @@ def test_camera_sets_and_filters(tmp_path):
     assert [s.release_name for s in reader.sequences()] == ["S8/Seq2/video_4", "S8/Seq2/video_8"]
     with pytest.raises(DatasetError, match="Did you mean 'vnect'"):
         MpiInf3DHP(tmp_path, camera_set="vnetc").sequences()
-    with pytest.raises(DatasetError, match="subject is one of"):
+    with pytest.raises(DatasetError, match="subject must be one of"):
         MpiInf3DHP(tmp_path, subjects=["S9"]).sequences()
-    with pytest.raises(DatasetError, match="camera of the set 'chest' is one of 0, 2, 4, 7, 8"):
+    with pytest.raises(DatasetError, match="camera of the set 'chest' must be one of 0, 2, 4, 7, 8"):
         MpiInf3DHP(tmp_path, camera_set="chest", cameras=["3"]).sequences()
     with pytest.raises(DatasetError, match="no sequence of action Test") as caught:
         MpiInf3DHP(tmp_path, actions=["Test"], camera_set="chest").sequences()
@@ -128,7 +128,7 @@ def test_a_rate_that_a_sequence_lacks_is_its_own_fault(tmp_path):
     assert reader.annotate(found["TS1", "Test", "0"]).sizes["frame"] == 8
     with pytest.raises(DatasetError, match="media, 25 Hz") as caught:
         reader.annotate(found["S1", "Seq1", "0"])
-    assert caught.value.found == "50 Hz"
+    assert caught.value.found == "50 Hz asked for"
 
 
 def test_rows_beyond_the_stated_frames_are_left_out(tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_resized_videos_are_refused(tmp_path):
     reader = MpiInf3DHP(tmp_path)
     with pytest.raises(DatasetError, match="128x128") as caught:
         reader.annotate(by_key(reader)["S1", "Seq1", "0"])
-    assert caught.value.found == "64x64"
+    assert caught.value.found == "frames of 64x64"
 
 
 def test_the_file_is_read_once_for_all_cameras(tmp_path, monkeypatch):

@@ -217,7 +217,7 @@ def test_images_that_the_intrinsics_do_not_fit_are_refused(tmp_path, size, orien
     exif[0x0112] = orientation  # 6: stored lying on its side
     Image.new("RGB", size).save(tmp_path / "imageFiles" / NAME / "image_00000.jpg", exif=exif)
     reader = ThreeDPW(tmp_path)
-    with pytest.raises(DatasetError, match="looks at the middle of frames"):
+    with pytest.raises(DatasetError, match="look at the middle of frames"):
         reader.annotate(reader.sequences()[0])
 
 
@@ -261,7 +261,7 @@ def test_listings_that_cannot_be(tmp_path):
     with pytest.raises(DatasetError, match="sequenceFiles"):
         ThreeDPW(tmp_path).sequences()
     (tmp_path / "sequenceFiles" / "train").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="none"):
+    with pytest.raises(DatasetError, match="no pickles"):
         ThreeDPW(tmp_path).sequences()
     (tmp_path / "sequenceFiles" / "train" / "walking.pkl").touch()
     with pytest.raises(DatasetError, match="two digits"):
@@ -298,9 +298,9 @@ MALFORMED = {
         ([np.zeros((FRAMES, 69))], r"shape \(F, 72\)", r"\(6, 69\)"),  # 23 joints
         ([np.zeros((0, 72))], r"shape \(F, 72\)", r"\(0, 72\)"),
         ([nan_at(np.zeros((FRAMES, 72)), 3, 5)], "finite everywhere", r"\(3, 5\)"),
-        (np.zeros((FRAMES, 72)), "list of one entry a person", "_Array|ndarray"),
-        ([], "list of one entry a person", "0 entries"),
-        (None, "has 'jointPositions'", "only betas"),
+        (np.zeros((FRAMES, 72)), "list with one entry per person", "_Array|ndarray"),
+        ([], "list with one entry per person", "0 entries"),
+        (None, "have 'jointPositions'", "only betas"),
         ([np.zeros((FRAMES, 72), int)], "dtype of kind float", "int64"),
     ],
     "poses2d": [
@@ -310,8 +310,8 @@ MALFORMED = {
     "campose_valid": [([np.full(FRAMES, 2)], "0 or 1 everywhere", "2"), ([np.ones(5)], r"shape \(6,\)", r"\(5,\)")],
     "cam_poses": [
         (np.zeros((FRAMES, 3, 4)), r"shape \(6, 4, 4\)", r"\(6, 3, 4\)"),
-        (np.ones((FRAMES, 4, 4)), "is a rotation", "3"),
-        (np.tile(np.diag([-1.0, 1, 1, 1]), (FRAMES, 1, 1)), "is a rotation", "mirror"),
+        (np.ones((FRAMES, 4, 4)), "must be a rotation", "3"),
+        (np.tile(np.diag([-1.0, 1, 1, 1]), (FRAMES, 1, 1)), "must be a rotation", "mirror"),
         (nan_at(np.tile(np.eye(4), (FRAMES, 1, 1)), 1, 2, 3), "finite everywhere", r"\(1, 2, 3\)"),
     ],
     "cam_intrinsics": [(np.eye(4), r"shape \(3, 3\)", r"\(4, 4\)"), (PORTRAIT.T, "fx 0 cx", "540")],
@@ -338,10 +338,10 @@ def test_pickles_that_are_damaged_or_hostile(tmp_path):
     [sequence] = reader.sequences()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match=rf"{NAME}\.pkl is a readable pickle"):
+    with pytest.raises(DatasetError, match=rf"{NAME}\.pkl must be a readable pickle"):
         reader.annotate(sequence)
     path.write_bytes(raw_threedpw.python2_pickle([1, 2]))
-    with pytest.raises(DatasetError, match="holds a dict"):
+    with pytest.raises(DatasetError, match="must be a dict"):
         reader.annotate(sequence)
 
     class Evil:
@@ -376,7 +376,7 @@ def swap_legs(joints):
 WRONG = {
     "legs exchanged": ({"joints": swap_legs}, "same side"),
     "millimetres": ({"joints": lambda j: j * 1000}, "0.2 to 0.7 m"),
-    "mirrored": ({"joints": lambda j: j * [1, -1, 1], "poses2d": np.zeros_like}, "look to their front"),
+    "mirrored": ({"joints": lambda j: j * [1, -1, 1], "poses2d": np.zeros_like}, "at the front of the bodies"),
     "camera-to-world poses": ({"cam_poses": np.linalg.inv}, "project onto"),
     "another sequence's detections": ({"poses2d": lambda p: np.roll(p, 300, axis=-2) + 250.0}, "project onto"),
 }
