@@ -164,7 +164,7 @@ class _Restricted(pickle.Unpickler):
             return _Allowed(_GLOBALS[module, name])
         except KeyError:
             raise DatasetError(
-                f"{self._path} must have numpy arrays and plain containers only.",
+                f"{self._path} must hold numpy arrays and plain containers only.",
                 f"the global {module}.{name}",
                 "Nothing of it was run. " + COPY_AGAIN,
             ) from None

@@ -349,7 +349,7 @@ def test_pickles_that_are_damaged_or_hostile(tmp_path):
             return os.system, ("touch ran",)
 
     path.write_bytes(pickle.dumps({"sequence": Evil()}, protocol=2))
-    with pytest.raises(DatasetError, match=rf"the global {os.system.__module__}.*{NAME}\.pkl holds numpy arrays"):
+    with pytest.raises(DatasetError, match=rf"the global {os.system.__module__}.*{NAME}\.pkl must hold numpy arrays"):
         reader.annotate(sequence)
 
 
