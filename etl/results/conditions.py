@@ -21,7 +21,7 @@ from etl.errors import QueryError
 Array = NDArray[Any]
 
 LONGEST: Final = 1000  # characters; what a person types is shorter, and the parser's stack is finite
-_MEND: Final = "Write it like: confidence < 0.3 and joint == 'left_knee'"
+_FIX: Final = "Write it like: confidence < 0.3 and joint == 'left_knee'"
 _ARITHMETIC: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -77,7 +77,9 @@ class Condition:
             with np.errstate(all="ignore"):
                 return np.asarray(_value(_parse(self.text), columns), dtype=bool)
         except (TypeError, ValueError) as error:
-            raise QueryError("A condition compares like with like.", f"{self.text!r}: {error}", _MEND) from error
+            raise QueryError(
+                "A condition must compare numbers with numbers and text with text.", f"{self.text!r}: {error}", _FIX
+            ) from error
 
 
 def parse(text: str, known: Collection[str]) -> Condition:
@@ -96,15 +98,17 @@ def parse(text: str, known: Collection[str]) -> Condition:
         When it isn't of the grammar, uses another name, or isn't a condition.
     """
     if len(text) > LONGEST:
-        raise QueryError(f"A condition has at most {LONGEST} characters.", f"{len(text)}", _MEND)
+        raise QueryError(f"A condition must have at most {LONGEST} characters.", f"{len(text)} characters", _FIX)
     tree = _parse(text)
     names = frozenset(_check(tree))
     if unknown := sorted(names - set(known)):
         raise QueryError(
-            "A condition uses known names.", f"{', '.join(unknown)}", f"Use of: {', '.join(sorted(known))}."
+            "A condition must use known names.",
+            f"unknown: {', '.join(unknown)}",
+            f"Known names: {', '.join(sorted(known))}.",
         )
     if not isinstance(tree, ast.Compare | ast.BoolOp | ast.Name) and not _is_not(tree):
-        raise QueryError("A condition is true or false.", repr(text), _MEND)
+        raise QueryError("A condition must be true or false.", repr(text), _FIX)
     return Condition(text, names)
 
 
@@ -113,7 +117,9 @@ def _parse(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise QueryError("A condition can be parsed.", f"{text!r}: {error}", _MEND) from error
+        raise QueryError(
+            "A condition must follow Python's grammar of expressions.", f"{text!r}: {error}", _FIX
+        ) from error
 
 
 def _check(node: ast.expr) -> Iterator[str]:
@@ -131,20 +137,22 @@ def _check(node: ast.expr) -> Iterator[str]:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
             for part in (left, right):
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):  # 'x' * 10**9 would fill the memory
-                    raise QueryError("Text is compared, not calculated with.", ast.unparse(node), _MEND)
+                    raise QueryError("Text can only be compared.", ast.unparse(node), _FIX)
                 yield from _check(part)
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARISONS for op in ops):
             yield from _check(left)
             for kind, other in zip(ops, others, strict=True):
                 if isinstance(kind, ast.In | ast.NotIn) != isinstance(other, ast.Tuple | ast.List):
-                    raise QueryError("`in` is followed by values in parentheses.", ast.unparse(node), _MEND)
+                    raise QueryError("`in` must be followed by values in parentheses.", ast.unparse(node), _FIX)
                 if not isinstance(other, ast.Tuple | ast.List):
                     yield from _check(other)
                 elif any(list(_check(part)) for part in other.elts):
-                    raise QueryError("The values of `in` are numbers or quoted text.", ast.unparse(node), _MEND)
+                    raise QueryError("The values of `in` must be numbers or quoted text.", ast.unparse(node), _FIX)
         case _:
             hint = "Write and, or, not, and nothing that Python would have to run."
-            raise QueryError("A condition is made of names, values, comparisons and sums.", ast.unparse(node), hint)
+            raise QueryError(
+                "A condition must consist of names, values, comparisons and sums.", ast.unparse(node), hint
+            )
 
 
 def _is_not(node: ast.expr) -> bool:

@@ -109,7 +109,9 @@ def write_zarr(
     except ImportError as error:
         raise QueryError("A Zarr store needs the package zarr.", str(error), "pip install 'xycd[zarr]'") from error
     if path.exists() and not (path / ".zgroup").exists():
-        raise QueryError("Only a Zarr store is replaced by one.", f"something else at {path}", "Give another name.")
+        raise QueryError(
+            "The target must be a Zarr store or a new path.", f"something else at {path}", "Give another name."
+        )
     layout = selected.layout
     chosen = variables_of(layout, annotations=annotations, wanted=variables)
     sources = selected.sources()

@@ -121,7 +121,7 @@ class Features:
             if not keys:
                 there = ", ".join(str(v) for v in sorted(set(values.values()))) or "none"
                 raise WorkspaceError(
-                    f"The selection has sequences of {name} {in_words(chosen)}.",
+                    f"The selection must have sequences of {name} {in_words(chosen)}.",
                     f"{name}s there: {there}",
                     f"Give one of these, or wait until the run gets to {in_words(chosen)}.",
                 )
@@ -139,14 +139,18 @@ class Features:
             names = [status] if isinstance(status, str) else list(status)
             if unknown := [name for name in names if name.upper() not in Status.__members__]:
                 known = ", ".join(s.name.lower() for s in Status)
-                raise QueryError("A status is one of the flags.", ", ".join(unknown), f"Give one of: {known}.")
+                raise QueryError(
+                    "A status must be one of the known ones.",
+                    f"unknown status {', '.join(unknown)}",
+                    f"Give one of: {known}.",
+                )
             statuses = tuple(sorted(Status[name.upper()] for name in names))
             if wanted.statuses is not None:
                 statuses = tuple(s for s in statuses if s in wanted.statuses)
             wanted = replace(wanted, statuses=statuses)
         if frame is not None:
             if isinstance(frame, slice) and (frame.step or 1) < 1:
-                raise QueryError("Frames go forward.", f"step {frame.step}", "Give a positive step.")
+                raise QueryError("The step of frames must be positive.", f"step {frame.step}", "Give a positive step.")
             single = (frame,) if isinstance(frame, int | np.integer) else frame
             numbers = single if isinstance(single, slice) else tuple(int(n) for n in single)
             wanted = replace(wanted, frames=(*wanted.frames, numbers))
@@ -219,7 +223,7 @@ class Features:
         kept = kept_maps([self.store.folder / receipt.path for _, receipt in self.files])
         if kept is None:
             raise QueryError(
-                "Feature maps are there where a run was asked to keep them.",
+                "Feature maps need a run that keeps them.",
                 f"none beside the {len(self.files):,} finished files of the selection",
                 "Set estimate.embeddings.keep_maps = true and run `xycd estimate` again.",
             )
@@ -366,13 +370,13 @@ def open_features(workspace: Path | str, dataset: str | None = None) -> Features
         known = space.datasets()
         if len(known) > 1:
             raise WorkspaceError(
-                "A query is about one dataset.", f"several: {', '.join(known)}", f"Name one: xycd query {known[0]}"
+                "A query needs one dataset.", f"several: {', '.join(known)}", f"Name one: xycd query {known[0]}"
             )
         dataset = known[0] if known else "any dataset"
     current = space.current(dataset)
     if current.features is None:
         raise WorkspaceError(
-            "Features come from estimate.", f"only annotations of {dataset}", f"Run `xycd estimate {dataset}`."
+            "Features need a run of estimate.", f"only annotations of {dataset}", f"Run `xycd estimate {dataset}`."
         )
     store = space.features(dataset, current.features)
     annotations = space.annotations(dataset, current.annotations)

@@ -110,7 +110,7 @@ def _estimated(root: Path) -> list[str]:
     if not space.datasets():
         space.current("any dataset")  # raises, and says what to do
     if not names:
-        raise WorkspaceError("Features come from estimate.", "only annotations", "Run `xycd estimate` first.")
+        raise WorkspaceError("Features need a run of estimate.", "only annotations", "Run `xycd estimate` first.")
     return names
 
 

@@ -46,7 +46,7 @@ def variables_of(layout: Layout, *, annotations: bool, wanted: Sequence[str] | N
     there = (*layout.variables, *kept, *((*ANNOTATION_VARIABLES, "error_px") if annotations else ()))
     if unknown := sorted(set(wanted or ()) - set(there)):
         raise QueryError(
-            "The features have the variables asked for.",
+            "The variables asked for must exist.",
             f"no {', '.join(unknown)}; there are {', '.join(there)}",
             "Give some of these; those of the annotation need annotations=True, maps maps=True.",
         )
@@ -129,7 +129,7 @@ def _compute(name: str, source: Source, layout: Layout, wanted: RowFilter) -> Ar
         return read_block(source, layout, (name,), wanted).arrays[name]
     except (OSError, KeyError) as error:
         raise WorkspaceError(
-            "The files of a lazy selection can be read.",
+            "The files of a lazy selection must be readable.",
             f"{name} of {source.path}: {error}",
             "Run `xycd estimate --verify`, which makes damaged files again; or load() what can be read.",
         ) from error

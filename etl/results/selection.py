@@ -68,7 +68,9 @@ def fits(value: str | int, chosen: Any) -> bool:
     """Whether a sequence's name, or number, is one of those chosen."""
     if isinstance(chosen, slice):
         if isinstance(value, str):
-            raise QueryError("Names are chosen by name or pattern.", f"{chosen}", "Give a list, or a pattern: 'S*'.")
+            raise QueryError(
+                "Names must be chosen by name or pattern.", f"{chosen}", "Give a list, or a pattern: 'S*'."
+            )
         low, high = chosen.start, chosen.stop
         return (low is None or value >= low) and (high is None or value <= high)
     patterns = [chosen] if isinstance(chosen, str | int | np.integer) else list(chosen)
@@ -97,7 +99,7 @@ def parse_frames(text: str) -> slice:
     if len(parts) == 1 and parts[0] is not None:
         return slice(parts[0], parts[0])
     if len(parts) not in (2, 3):
-        raise QueryError("Frames are FIRST:LAST or FIRST:LAST:STEP.", repr(text), "Give them like 0:499 or ::25.")
+        raise QueryError("Frames must be FIRST:LAST or FIRST:LAST:STEP.", repr(text), "Give them like 0:499 or ::25.")
     return slice(*parts)
 
 

@@ -62,7 +62,9 @@ def open_xycd(path: Path | str) -> xr.Dataset:
     path = Path(path)
     arrays = dict(_folder(path) if path.is_dir() else _npz(path))
     if missing := [name for name, key in xycd.KEYS.items() if key.group == "always" and name not in arrays]:
-        raise SchemaError("An XYCD file has the keys of schemas.xycd.", f"no {', '.join(missing)} in {path}", _MEND)
+        raise SchemaError(
+            "An XYCD file must have the keys of schemas.xycd.", f"no {', '.join(missing)} in {path}", _FIX
+        )
     metadata = str(arrays.pop("metadata"))
     data: dict[str, Any] = {}
     coords: dict[str, Any] = {"joint": list(H36M_17.joints)}
@@ -78,10 +80,10 @@ def open_xycd(path: Path | str) -> xr.Dataset:
     try:
         return xr.Dataset(data, coords, attrs={"metadata": metadata})
     except ValueError as error:  # xarray's, for sizes that don't fit each other
-        raise SchemaError("The arrays of an XYCD file fit each other.", f"{path}: {error}", _MEND) from error
+        raise SchemaError("The arrays of an XYCD file must have matching sizes.", f"{path}: {error}", _FIX) from error
 
 
-_MEND: Final = "Run `xycd merge` again."
+_FIX: Final = "Run `xycd merge` again."
 
 
 def _dims(name: str, values: Array) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def _folder(path: Path) -> Mapping[str, Array]:
     try:
         return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
     except ValueError as error:
-        raise SchemaError("An XYCD file is an npz or a folder of npy.", f"{path}: {error}", _MEND) from error
+        raise SchemaError("An XYCD file must be an npz or a folder of npy.", f"{path}: {error}", _FIX) from error
 
 
 def _npz(path: Path) -> Mapping[str, Array]:
@@ -118,7 +120,7 @@ def _npz(path: Path) -> Mapping[str, Array]:
         with np.load(path, allow_pickle=False) as loaded:
             return {name: loaded[name] if values is None else values for name, values in found.items()}
     except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
-        raise SchemaError("An XYCD file is an npz or a folder of npy.", f"{path}: {error}", _MEND) from error
+        raise SchemaError("An XYCD file must be an npz or a folder of npy.", f"{path}: {error}", _FIX) from error
 
 
 def _stored(file: Any, path: Path, info: zipfile.ZipInfo) -> Array | None:
