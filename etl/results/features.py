@@ -139,11 +139,8 @@ class Features:
             names = [status] if isinstance(status, str) else list(status)
             if unknown := [name for name in names if name.upper() not in Status.__members__]:
                 known = ", ".join(s.name.lower() for s in Status)
-                raise QueryError(
-                    "A status must be one of the known ones.",
-                    f"unknown status {', '.join(unknown)}",
-                    f"Give one of: {known}.",
-                )
+                found = f"unknown status {', '.join(unknown)}"
+                raise QueryError("A status must be one of the known ones.", found, f"Give one of: {known}.")
             statuses = tuple(sorted(Status[name.upper()] for name in names))
             if wanted.statuses is not None:
                 statuses = tuple(s for s in statuses if s in wanted.statuses)
@@ -369,15 +366,13 @@ def open_features(workspace: Path | str, dataset: str | None = None) -> Features
     if dataset is None:
         known = space.datasets()
         if len(known) > 1:
-            raise WorkspaceError(
-                "A query needs one dataset.", f"several: {', '.join(known)}", f"Name one: xycd query {known[0]}"
-            )
+            found = f"several: {', '.join(known)}"
+            raise WorkspaceError("A query needs one dataset.", found, f"Name one: xycd query {known[0]}")
         dataset = known[0] if known else "any dataset"
     current = space.current(dataset)
     if current.features is None:
-        raise WorkspaceError(
-            "Features need a run of estimate.", f"only annotations of {dataset}", f"Run `xycd estimate {dataset}`."
-        )
+        rule = "Features need a run of estimate."
+        raise WorkspaceError(rule, f"only annotations of {dataset}", f"Run `xycd estimate {dataset}`.")
     store = space.features(dataset, current.features)
     annotations = space.annotations(dataset, current.annotations)
     keys: dict[str, SequenceKey] = {}  # a dataset has far fewer sequences than files
