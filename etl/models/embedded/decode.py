@@ -1,8 +1,8 @@
 """From the tensors of the BlazePose networks to people: anchors, suppression, regions, landmarks, tiles.
 
 Pure functions on arrays. Coordinates of the networks' inputs are 0-based with the centre of the top-left
-pixel at (0, 0), as everywhere; the networks themselves count from the top-left corner, half a pixel
-before that, which is taken off here.
+pixel at (0, 0), as everywhere. The networks count from the top-left corner of that pixel, so half a pixel
+is subtracted here.
 
 Sources: MediaPipe's pose_detection and pose_landmark graphs (SSD anchors, TensorsToDetections,
 AlignmentPointsRectsCalculator, RectTransformation) and "BlazePose GHUM Holistic" (Grishchenko et al., 2022).
@@ -61,12 +61,12 @@ class Candidates:
         return np.asarray(np.linalg.norm(self.rims - self.hips, axis=-1), np.float64)
 
     def take(self, rows: NDArray[np.intp]) -> Candidates:
-        """The candidates `rows`, in that order."""
+        """Return the candidates `rows`, in that order."""
         return Candidates(self.hips[rows], self.rims[rows], self.boxes[rows], self.scores[rows])
 
 
 def join(parts: list[Candidates]) -> Candidates:
-    """All candidates of several inputs."""
+    """Join the candidates of several inputs."""
     return Candidates(
         np.concatenate([p.hips for p in parts]).reshape(-1, 2),
         np.concatenate([p.rims for p in parts]).reshape(-1, 2),
@@ -76,7 +76,7 @@ def join(parts: list[Candidates]) -> Candidates:
 
 
 def anchors() -> Floats:
-    """Centres (2254, 2) of the detector's anchors, relative to its input: two a cell and layer, square, of size 1."""
+    """Return the centres (2254, 2) of the detector's anchors, relative to its input: two per cell and layer."""
     layers = []
     for stride, group in itertools.groupby(STRIDES):
         cells = math.ceil(DETECTOR_SIZE / stride)
@@ -87,7 +87,7 @@ def anchors() -> Floats:
 
 
 def decode(raw: NDArray[np.floating], logits: NDArray[np.floating], centers: Floats, threshold: float) -> Candidates:
-    """Candidates above `threshold`, before suppression, in px of the detector's input.
+    """Decode candidates above `threshold`, before suppression, in px of the detector's input.
 
     Parameters
     ----------
@@ -96,17 +96,17 @@ def decode(raw: NDArray[np.floating], logits: NDArray[np.floating], centers: Flo
     logits : (2254,) float
         Scores before the sigmoid.
     centers : (2254, 2) float
-        What `anchors` gives.
+        From `anchors`.
     threshold : float
         Least score.
     """
-    # Few of the anchors see anybody: the rest go before anything is computed of them.
+    # Few anchors see a person; the others are dropped first.
     floor = math.log(threshold / (1 - threshold)) - 1 if 0 < threshold < 1 else -math.inf
     (rows,) = np.nonzero(np.asarray(logits) > floor)
     scores = expit(np.clip(np.asarray(logits[rows], np.float64), -100, 100))
     kept = scores >= threshold
     rows, scores = rows[kept], scores[kept]
-    # A stable order, so that equal scores don't depend on the machine's sort.
+    # A stable sort, so that the order of equal scores doesn't depend on the machine.
     order = np.argsort(-scores, kind="stable")
     rows, scores = rows[order], scores[order]
     raw = np.asarray(raw[rows], np.float64)
@@ -117,7 +117,7 @@ def decode(raw: NDArray[np.floating], logits: NDArray[np.floating], centers: Flo
 
 
 def overlaps(boxes: Floats) -> Floats:
-    """Intersection over union (K, K) of boxes (K, 4)."""
+    """Compute the intersection over union (K, K) of boxes (K, 4)."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = (high - low).clip(min=0).prod(-1)
@@ -126,9 +126,9 @@ def overlaps(boxes: Floats) -> Floats:
 
 
 def weighted_suppression(found: Candidates, threshold: float) -> Candidates:
-    """Weighted non-maximum suppression: a group of overlapping candidates becomes its mean, weighted by score.
+    """Replace each group of overlapping candidates by its mean, weighted by score.
 
-    MediaPipe's NonMaxSuppressionCalculator with algorithm WEIGHTED. The group keeps its best score.
+    This is MediaPipe's NonMaxSuppressionCalculator with algorithm WEIGHTED. A group keeps its best score.
 
     Parameters
     ----------
@@ -156,8 +156,8 @@ def weighted_suppression(found: Candidates, threshold: float) -> Candidates:
     )
 
 
-def distinct(hips: Floats, radii: Floats, scores: Floats, fraction: float) -> NDArray[np.intp]:
-    """Rows of different people, best first: hips at least `fraction` of a better one's radius apart.
+def select_distinct(hips: Floats, radii: Floats, scores: Floats, fraction: float) -> NDArray[np.intp]:
+    """Select one row per person, best first: hips at least `fraction` of a radius away from any better one.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def distinct(hips: Floats, radii: Floats, scores: Floats, fraction: float) -> ND
     radii : (K,) float
         Radius of the circle around the body, px.
     scores : (K,) float
-        Whose best is kept.
+        The best of one person is kept.
     fraction : float
         Of the larger radius of the two.
     """
@@ -179,7 +179,7 @@ def distinct(hips: Floats, radii: Floats, scores: Floats, fraction: float) -> ND
 
 
 def region(hip: Floats, rim: Floats, padding: float) -> tuple[Floats, float, float]:
-    """Square region of interest around a body.
+    """Compute the square region of interest around a body.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def region(hip: Floats, rim: Floats, padding: float) -> tuple[Floats, float, flo
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What the landmark network says of one crop.
+    """Output of the landmark network for one crop.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ class Landmarks:
 def decode_landmarks(
     raw: NDArray[np.floating], world: NDArray[np.floating], score: float, mask: NDArray[np.float32]
 ) -> Landmarks:
-    """Landmarks of the network's outputs: raw (195,), world (117,), score, mask (256, 256)."""
+    """Decode the landmark network's outputs: raw (195,), world (117,), score, mask (256, 256)."""
     table = np.asarray(raw, np.float64).reshape(39, 5)
     points = table[:, :2] - 0.5
     return Landmarks(
@@ -252,17 +252,17 @@ def decode_landmarks(
 
 
 def turn(world: Floats, rotation: float) -> Floats:
-    """World landmarks (..., 3) in the axes of a crop that was turned by `rotation`, in the image's axes."""
+    """Rotate world landmarks (..., 3) from the axes of a crop, turned by `rotation` radians, to the image's axes."""
     c, s = math.cos(rotation), math.sin(rotation)
     return world @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
 @functools.lru_cache(maxsize=64)
 def tile_levels(width: int, height: int, smallest: float, ratio: float) -> list[list[tuple[float, float, float]]]:
-    """Square tiles x, y, side (top-left corner and side in px), from the largest to the smallest.
+    """Compute square tiles as x, y (top-left corner) and side in px, from the largest to the smallest.
 
-    Each level halves the side (about), down to `ratio` times the `smallest` person; tiles of a level
-    overlap by half, at least, and cover the image.
+    Each level about halves the side, down to `ratio` times the `smallest` person. The tiles of a level
+    overlap by at least half and cover the image.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def tile_levels(width: int, height: int, smallest: float, ratio: float) -> list[
     smallest : float
         Height in px of the smallest person to be found.
     ratio : float
-        Side of a tile, in heights of the person that it is for.
+        Side of a tile, in heights of the person that it is meant for.
     """
     longer, least = max(width, height), smallest * ratio
     if longer <= least:

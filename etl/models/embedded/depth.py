@@ -1,9 +1,9 @@
-"""Metric depth from BlazePose's world landmarks: where the body stands, painted over the person's mask.
+"""Metric depth from BlazePose's world landmarks: the body's distance, painted over the person's mask.
 
 World landmarks are metres from the middle of the hips. The translation that projects them onto the image's
-landmarks, under the camera, makes them absolute; that gives each joint a depth, and each pixel of the mask
-the depth of the bone that it shows. A picture alone doesn't tell how tall a person is, and the networks
-take everybody for about 1.73 m: taller people come out nearer, shorter ones farther, in proportion.
+landmarks, under the camera, makes them absolute. That gives each joint a depth, and each pixel of the mask
+the depth of the bone that it shows. One image doesn't tell how tall a person is: the networks assume about
+1.73 m, so taller people come out nearer and shorter ones farther, in proportion.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _SECOND: Final = np.array([second for _, second, _ in BONES])
 _RADIUS: Final = np.array([radius for _, _, radius in BONES])
 _RUN: Final = 1024  # pixels painted at a time
 _ROW: Final = 256  # of single pixels that are looked up together
-NOBODY: Final = -20.0  # logit of what belongs to nobody
+NOBODY: Final = -20.0  # logit of pixels without a person
 
-NEAREST_M: Final = 0.1  # a body nearer than this isn't one
+NEAREST_M: Final = 0.1  # nearer bodies are errors
 
 # Landmarks (17, 4) whose mean is each H36M joint; where there are fewer than four, they are repeated.
 _SOURCES: Final = np.array([[TO_COCO[i] for i in (sources * 4)[:4]] for sources in COCO_TO_H36M])
@@ -54,7 +54,7 @@ _SOURCES: Final = np.array([[TO_COCO[i] for i in (sources * 4)[:4]] for sources 
 
 @dataclass(frozen=True)
 class Body:
-    """One person: where they are seen, and how deep they stand.
+    """Mask and depth of one person.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ class Body:
 
 @dataclass(frozen=True)
 class BodyDepth:
-    """Depth of the people of one frame, looked up where it is asked for: few pixels of an image ever are.
+    """Depth of the people in one frame, computed only at the requested pixels.
 
-    Where people overlap, the nearer one is seen. See `etl.models.base.DepthField`.
+    Where people overlap, the nearer one counts. See `etl.models.base.DepthField`.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class BodyDepth:
         return found.reshape(-1)[: len(pixels)]
 
     def to_array(self) -> Floats32:
-        """The whole map (H, W) float32 in metres, NaN where nobody is."""
+        """Return the whole map (H, W) float32 in metres, NaN without a person."""
         whole = np.full(self.shape, np.nan, np.float32)
         for body in self.bodies:
             box = mask_box(body.mask > 0, geometry.invert(body.matrix))
@@ -176,21 +176,21 @@ class BodyDepth:
 
 
 def solve_translation(plane: Floats, world: Floats, weights: Floats, rounds: int = 3) -> Floats:
-    """Translation that projects a body onto its landmarks in the image.
+    """Solve for the translation that projects a body onto its landmarks in the image.
 
-    Each landmark gives x + t_x = u (z + t_z) and y + t_y = v (z + t_z), linear in t. Solved by least squares,
-    reweighted after Huber so that a single wrong limb doesn't move the body.
+    Each landmark gives x + t_x = u (z + t_z) and y + t_y = v (z + t_z), linear in t. Solved by least squares
+    with Huber's weights, so that a single wrong limb doesn't move the body.
 
     Parameters
     ----------
     plane : (N, 2) float
-        The landmarks' pixels on the plane z = 1, their distortion taken off: (u, v).
+        The landmarks' undistorted pixels on the plane z = 1: (u, v).
     world : (N, 3) float
         Metres, axes of the camera, any origin.
     weights : (N,) float
         Not negative; at least two above 0.
     rounds : int
-        How often the weights are revised.
+        How often the weights are updated.
 
     Returns
     -------
@@ -216,17 +216,17 @@ def solve_translation(plane: Floats, world: Floats, weights: Floats, rounds: int
 
 
 def median(values: Floats) -> float:
-    """As np.median, which takes three times as long for few values."""
+    """Compute the median; np.median takes three times as long for few values."""
     ranked = np.sort(values)
     return float(ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
 
 
 def from_line_of_sight(world: Floats, ray: Floats) -> Floats:
-    """World landmarks as the network gives them, in the axes of the camera.
+    """Rotate world landmarks from the network's axes to the axes of the camera.
 
-    The network takes each crop for a picture whose middle the camera looks at, so its z axis is the line of
-    sight to the body. Turning that onto the ray through the hips halves the misfit of people near the edge of
-    the image (17 degrees off the axis, rendered: 5.4 px instead of 10.0; root depth 0.10 m instead of 0.14 m).
+    The network assumes that the camera looks at the middle of each crop, so its z axis is the line of sight to
+    the body. Rotating it onto the ray through the hips halves the error of people near the edge of the image
+    (17 degrees off the axis, rendered: 5.4 px instead of 10.0; root depth 0.10 m instead of 0.14 m).
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def from_line_of_sight(world: Floats, ray: Floats) -> Floats:
     Returns
     -------
     (N, 3) float64
-        The same points, turned by the smallest rotation that takes the z axis onto the ray.
+        The same points after the smallest rotation that takes the z axis onto the ray.
     """
     x, y, z = np.array([ray[0], ray[1], 1.0]) / np.linalg.norm([ray[0], ray[1], 1.0])
     # Rodrigues' formula with the axis (-y, x, 0).
@@ -249,12 +249,12 @@ def from_line_of_sight(world: Floats, ray: Floats) -> Floats:
 
 
 def joint_depths(depths: Floats) -> Floats:
-    """Depth (17,) of the H36M joints of the depths (33,) of landmarks: the mean of those that each stands for."""
+    """Return the depths (17,) of the H36M joints, each the mean of its landmarks' depths (33,)."""
     return np.asarray(depths[_SOURCES].mean(axis=1))
 
 
 def own_component(mask: Floats32, points: Floats) -> NDArray[np.bool_]:
-    """Pixels (h, w) of the mask (logits) that hang together with the body, whose landmarks (33, 2) are in its px."""
+    """Select pixels (h, w) of a mask (logits) connected with the body, given its landmarks (33, 2), px of the mask."""
     positive = mask > 0
     found, labels = cv2.connectedComponents(positive.view(np.uint8), ltype=cv2.CV_16U)
     if found <= 2:
@@ -274,11 +274,11 @@ def own_component(mask: Floats32, points: Floats) -> NDArray[np.bool_]:
 def paint(
     xs: NDArray[np.integer], ys: NDArray[np.integer], points: Floats, depths: Floats, pixels_per_metre: float
 ) -> Floats32:
-    """Depth of pixels of a person.
+    """Compute the depth of pixels of a person.
 
-    A pixel shows the nearest of the capsules (`BONES`) that cover it, as a picture would; one that none
-    covers (loose clothes, hair) has the depth of the capsule whose rim is closest. The depth is that of the
-    bone's axis, not of the skin, so that it means the joints.
+    A pixel shows the nearest of the capsules (`BONES`) that cover it. A pixel that none covers (loose clothes,
+    hair) has the depth of the capsule whose rim is closest. The depth is that of the bone's axis, as for
+    joints, not of the skin.
 
     Parameters
     ----------

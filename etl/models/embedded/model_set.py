@@ -2,10 +2,10 @@
 
 A detector proposes people, a landmark network confirms each and gives its pose, a mask, and landmarks in
 metres, from which depth follows (`etl.models.embedded.depth`). Real and metric, but coarse: 8-11 px on
-standing people of Human3.6M, root depth within some 5 %. It is what runs first, everywhere; it isn't
-meant to make features for training final models.
+standing people of Human3.6M, root depth within some 5 %. It runs on every machine; it isn't meant to make
+features for training final models.
 
-A second look through the region that the first look's landmarks give, as MediaPipe does on videos, was
+MediaPipe runs the landmark network on videos again, on the region that its first landmarks give. That was
 measured and left out: 9.1 px instead of 8.8 px on rendered figures, the same on real images.
 """
 
@@ -28,7 +28,7 @@ from etl.errors import ModelError
 from etl.models import geometry
 from etl.models.base import DepthField, Detections, Embeddings, Frame, Poses
 from etl.models.embedded import decode, depth
-from etl.models.embedded.people import Person, different
+from etl.models.embedded.people import Person, remove_duplicates
 from etl.models.embedded.people import poses as to_poses
 from etl.models.embedded.settings import Parameters, parse
 from etl.models.files import weights
@@ -39,7 +39,7 @@ Tile = tuple[float, float, float]  # x, y, side of a square of the image, px
 DETECTOR_FILE: Final = "pose_detection.tflite"
 LANDMARK_FILE: Final = "pose_landmark_full.tflite"
 
-LEAST_REGION: Final = 8.0  # px; a smaller one is a point, not a body
+LEAST_REGION: Final = 8.0  # px; smaller regions show no body
 
 HIPS: Final = (23, 24)
 
@@ -50,7 +50,7 @@ _LANDMARK_STRIDE: Final = 1.5
 
 _HEAT_MAPS: Final = (1, 64, 64, 39)  # the landmarks' own; they are read from them inside the network
 
-# Raised whenever this code gives other values for the same networks and parameters.
+# Raise it whenever this code gives other values for the same networks and parameters.
 IMPLEMENTATION: Final = 3
 
 
@@ -69,7 +69,7 @@ def build(options: Mapping[str, Any], cache: Path | None = None) -> BlazePose:
 
 
 class Region(NamedTuple):
-    """Where to look for a body: its circle in an image, px, and how sure the detector is of it."""
+    """Circle around a body in an image, px, and the detector's score."""
 
     image: NDArray[np.uint8]
     hip: Floats
@@ -154,7 +154,7 @@ class BlazePose:
     def embed(
         self, poses: Sequence[Poses], depths: Sequence[DepthField], joints: Sequence[NDArray[np.float32]]
     ) -> list[Embeddings]:
-        """Nothing: the set has no embeddings."""
+        """Return no embeddings: the set has none."""
         return [Embeddings() for _ in poses]
 
     def _people(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Person]]:
@@ -168,7 +168,7 @@ class BlazePose:
         return [self._in_tiles(image, people) for image, people in zip(images, found, strict=True)]
 
     def _in_tiles(self, image: NDArray[np.uint8], people: list[Person]) -> list[Person]:
-        """The people that the whole frame shows, and those whom its tiles show besides."""
+        """Add the people that tiles of the image show to those of the whole frame."""
         p = self.parameters
         if p.tiles == "never":
             return people
@@ -177,14 +177,14 @@ class BlazePose:
             if p.tiles == "auto" and any(person.landmarks.score >= p.sure_score for person in people):
                 break
             (more,) = self._confirm([image], [tiles], from_tile=True)
-            people = different([*people, *more], p.apart, p.inside)
+            people = remove_duplicates([*people, *more], p.apart, p.inside)
         return people
 
     def _propose(self, places: Sequence[tuple[NDArray[np.uint8], Tile]]) -> list[decode.Candidates]:
         """The detector's candidates in squares of images, in px of the image.
 
-        The network sees all of them before anything is made of its answers: it takes all of the processor's caches,
-        and code that runs after it but once starts slowly.
+        The network runs on all of them before any output is decoded: it fills the processor's caches, so that code
+        which alternates with it is slow.
         """
         size, seen = decode.DETECTOR_SIZE, []
         for image, (x, y, side) in places:
@@ -205,10 +205,7 @@ class BlazePose:
     def _confirm(
         self, images: Sequence[NDArray[np.uint8]], tiles: Sequence[Sequence[Tile]], *, from_tile: bool
     ) -> list[list[Person]]:
-        """Different people whom the detector proposes in the tiles of each image and the landmark network confirms.
-
-        Best first.
-        """
+        """Find people in the tiles of each image: the detector proposes, the landmark network confirms; best first."""
         p = self.parameters
         proposed = iter(
             self._propose([(image, tile) for image, own in zip(images, tiles, strict=True) for tile in own])
@@ -217,32 +214,32 @@ class BlazePose:
         counts = []
         for image, own in zip(images, tiles, strict=True):
             found = decode.join([next(proposed) for _ in own])
-            found = found.take(decode.distinct(found.hips, found.radii, found.scores, p.apart))
+            found = found.take(decode.select_distinct(found.hips, found.radii, found.scores, p.apart))
             rows = zip(found.hips, found.rims, found.scores.tolist(), strict=True)
             asked += [Region(image, *row, from_tile) for row in rows]
             counts.append(len(found))
-        looks = iter(self._look(asked))
+        looks = iter(self._landmarks_of(asked))
         people = [[person for _ in range(count) if (person := next(looks)) is not None] for count in counts]
-        # Two proposals of one person meet in the landmarks, which are finer.
-        return [different(each, p.apart, p.inside) for each in people]
+        # Landmarks are more exact than proposals: duplicates are removed once more.
+        return [remove_duplicates(each, p.apart, p.inside) for each in people]
 
     def _in_boxes(self, image: NDArray[np.uint8], found: Detections) -> list[Person]:
-        """People in boxes that come from elsewhere (the annotation, say), who are there for certain but not confirmed.
+        """Find the people in given boxes, e.g. of the annotation; the landmark network runs twice.
 
-        A box doesn't say how the body is turned, so the first look's landmarks give the region of a second.
+        A box doesn't say how the body is rotated, so the landmarks of the first run give the region of the second.
         """
         people = []
         for box, score in zip(np.asarray(found.boxes, np.float64), found.scores.tolist(), strict=True):
             if not np.isfinite(box).all():
                 continue
             (center,), (size,) = geometry.pad_boxes(box[None], 1.0)
-            (first,) = self._look([Region(image, center, center - np.array([0.0, size.max() / 2]), score)])
-            second = first and self._look([Region(image, first.hip, first.rim, score)])[0]
+            (first,) = self._landmarks_of([Region(image, center, center - np.array([0.0, size.max() / 2]), score)])
+            second = first and self._landmarks_of([Region(image, first.hip, first.rim, score)])[0]
             people += [person for person in (second or first,) if person is not None]
         return people
 
-    def _look(self, regions: Sequence[Region]) -> list[Person | None]:
-        """The landmark network's view of bodies' circles; None where it sees nobody. As in `_propose`, seen first."""
+    def _landmarks_of(self, regions: Sequence[Region]) -> list[Person | None]:
+        """Run the landmark network on regions; None without a person. Decoded at the end, as in `_propose`."""
         size = decode.LANDMARK_SIZE
         seen: list[tuple[Floats, float, Mapping[tuple[int, ...], NDArray[np.float32]]] | None] = []
         for region in regions:
@@ -296,7 +293,7 @@ class _Network:
     scale, offset : float
         The input is ``pixels / scale - offset``.
     unused : tuple of int
-        Shape of an output that nobody wants, which isn't copied.
+        Shape of an output that isn't used, and isn't copied.
     """
 
     def __init__(
@@ -307,11 +304,15 @@ class _Network:
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"LiteRT loads {path.name}.", str(error), "Run `xycd models fetch`.") from error
+            raise ModelError(
+                f"LiteRT must be able to load {path.name}.", f"it fails ({error})", "Run `xycd models fetch`."
+            ) from error
         (taken,) = self._interpreter.get_input_details()
         if tuple(taken["shape"]) != (1, size, size, 3):
             raise ModelError(
-                f"{path.name} takes one RGB image of {size} px.", f"{taken['shape']}", "Run `xycd models fetch`."
+                f"{path.name} must take one RGB image of {size} px.",
+                f"its input has the shape {taken['shape']}",
+                "Run `xycd models fetch`.",
             )
         self._input = self._interpreter.tensor(taken["index"])
         shapes = {o["index"]: tuple(o["shape"].tolist()) for o in self._interpreter.get_output_details()}
@@ -322,7 +323,7 @@ class _Network:
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[tuple[int, ...], NDArray[np.float32]]:
         """Outputs by their shapes, which differ, of one image (size, size, 3)."""
         with self._lock:
-            # In place, and let go of before the network runs, which LiteRT insists on.
+            # In place; LiteRT requires that the view is released before the network runs.
             values = self._input()[0]
             np.divide(pixels, self._scale, out=values, dtype=np.float32)
             if self._offset:
@@ -342,15 +343,15 @@ def _depth(frame: Frame, poses: Poses) -> depth.BodyDepth:
     bodies = []
     for row in range(len(poses)):
         points = poses.own["landmarks"][row]
-        # The lens is undone for all of them at once.
+        # One call undistorts all points.
         plane = frame.camera.unproject(np.concatenate([points[placing], points[list(HIPS)].mean(0)[None]]))
         world = depth.from_line_of_sight(poses.own["world"][row], plane[-1])
-        # A lower bound, so that a person of whom little is visible gets a place too.
+        # A lower bound, so that a person who is mostly hidden gets a position too.
         trust = np.maximum(poses.own["confidence"][row][placing], 1e-3)
         translation = depth.solve_translation(plane[:-1], world[placing], trust)
         depths = world[:, 2] + translation[2]
         if not depth.median(depths) >= depth.NEAREST_M:
-            continue  # behind the camera or in it: no depth rather than a wrong one
+            continue  # at or behind the camera: no depth rather than a wrong one
         joints[row] = depth.joint_depths(depths)
         bodies.append(
             depth.Body(poses.own["mask"][row], poses.own["matrix"][row], points, depths, frame.camera.focal[0])

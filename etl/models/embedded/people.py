@@ -1,4 +1,4 @@
-"""People whom BlazePose's landmark network has confirmed: telling them apart, and their poses in the image."""
+"""People that BlazePose's landmark network has confirmed: removal of duplicates, and poses in the image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from etl.models import geometry
 from etl.models.base import Poses
 from etl.models.embedded import depth
-from etl.models.embedded.decode import LANDMARKS, TO_COCO, Landmarks, distinct, turn
+from etl.models.embedded.decode import LANDMARKS, TO_COCO, Landmarks, select_distinct, turn
 
 Floats = NDArray[np.float64]
 
@@ -85,25 +85,25 @@ class Person:
         return np.concatenate([np.minimum(box[:2], seen[:2]), np.maximum(box[2:], seen[2:])])
 
 
-def different(people: Sequence[Person], apart: float, inside: float) -> list[Person]:
-    """People without repetitions, best first.
+def remove_duplicates(people: Sequence[Person], apart: float, inside: float) -> list[Person]:
+    """Remove people who are found twice; best first.
 
     Parameters
     ----------
     people : sequence of Person
         Any order.
     apart : float
-        Distance of the hips, relative to the body's circle, below which two are one person.
+        Distance of the hips, relative to the body's circle, below which two count as one person.
     inside : float
-        Where tiles cut a body, its parts may pass for people: of two of whom one comes from a tile, the worse
-        goes if this share of the smaller one's box lies in the other's.
+        A tile may cut a body, and its parts look like people. Of two people, one of them from a tile, the one with
+        the lower score is removed if more than this share of the smaller box is inside the larger.
     """
     if len(people) < 2:
         return list(people)
     hips, rims = np.array([p.hip for p in people]), np.array([p.rim for p in people])
     scores = np.array([p.score for p in people])
     kept: list[Person] = []
-    for row in distinct(hips, np.linalg.norm(rims - hips, axis=1), scores, apart):
+    for row in select_distinct(hips, np.linalg.norm(rims - hips, axis=1), scores, apart):
         new = people[row]
         if not any((new.from_tile or old.from_tile) and _share(new.box, old.box) > inside for old in kept):
             kept.append(new)
@@ -111,7 +111,7 @@ def different(people: Sequence[Person], apart: float, inside: float) -> list[Per
 
 
 def poses(people: Sequence[Person], shape: Sequence[int]) -> Poses:
-    """Poses of the people in an image of `shape` (height, width); see `etl.models.embedded.model_set.BlazePose`."""
+    """Return the poses of people in an image of `shape` (height, width); see `embedded.model_set.BlazePose`."""
     count, coco = len(people), list(TO_COCO)
     points = np.array([p.points for p in people]).reshape(count, LANDMARKS, 2)
     marks = [p.landmarks for p in people]
@@ -129,7 +129,7 @@ def poses(people: Sequence[Person], shape: Sequence[int]) -> Poses:
             "confidence": confidence,  # (P, 33)
             "world": world.reshape(count, LANDMARKS, 3),  # metres from the hips, z along the line of sight
             "matrix": np.array([p.matrix for p in people]).reshape(count, 3, 3),  # from image to crop
-            # (256, 256) logits, in the crop, without what belongs to somebody else
+            # (256, 256) logits, in the crop, without the pixels of other people
             "mask": [p.own_mask for p in people],
         },
     )

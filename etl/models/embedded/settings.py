@@ -1,4 +1,4 @@
-"""Options of the model set `embedded`; light, so that they can be checked without loading any network."""
+"""Options of the model set `embedded`. LiteRT isn't imported, so that they can be checked anywhere."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ class Parameters:
     landmark_score : float
         Least score by which the landmark network confirms a person.
     suppression : float
-        Overlap above which the detector's boxes are one person's.
+        Overlap above which boxes of the detector belong to one person.
     padding : float
         Of the region that the landmark network sees, around the body's circle.
     apart : float
-        Distance of the hips, relative to the body's circle, below which two people are one.
+        Distance of the hips, relative to the body's circle, below which two people count as one.
     inside : float
-        Share of a box inside another's above which one found in a tile is a part of the other.
+        Share of a box inside another box above which a person found in a tile counts as a part of the other person.
     tiles : {"auto", "always", "never"}
-        Look for small people in overlapping tiles: where larger views show nobody for sure; in every frame; never.
+        Whether to search overlapping tiles for small people: only where larger views show nobody for sure (auto),
+        in every frame, or never.
     sure_score : float
-        Score of the landmark network by which somebody is there for sure.
+        Score of the landmark network above which a person is there for sure.
     smallest : float
         Height in px of the smallest person that tiles look for.
     tile_ratio : float
-        Side of a tile, in heights of the person that it is for.
+        Side of a tile, in heights of the person that it is meant for.
     """
 
     detector_score: float = 0.5
@@ -54,23 +55,25 @@ class Parameters:
 
     def __post_init__(self) -> None:
         if self.tiles not in ("auto", "always", "never"):
-            raise ConfigError("tiles is 'auto', 'always' or 'never'.", repr(self.tiles), "Choose one.")
+            raise ConfigError("tiles must be 'auto', 'always' or 'never'.", f"tiles = {self.tiles!r}", "Choose one.")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name != "tiles" and not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise ConfigError(f"{field.name} is a positive number.", repr(value), "Choose one.")
+                raise ConfigError(
+                    f"{field.name} must be a positive number.", f"{field.name} = {value!r}", "Choose one."
+                )
             if field.name != "tiles":
                 object.__setattr__(self, field.name, float(value))  # 80 and 80.0 have one identity
         if not (self.smallest >= 16 and self.tile_ratio >= 1):
             raise ConfigError(
-                "Tiles look for people of 16 px and more, in tiles no smaller than they are.",
+                "smallest must be at least 16 px, and tile_ratio at least 1.",
                 f"smallest = {self.smallest}, tile_ratio = {self.tile_ratio}",
                 "Raise them.",
             )
 
 
 def parse(options: Mapping[str, Any]) -> tuple[int, Parameters]:
-    """Threads of each network, and the parameters, from options by name.
+    """Validate options; return the threads of each network and the parameters.
 
     Raises
     ------
@@ -81,8 +84,10 @@ def parse(options: Mapping[str, Any]) -> tuple[int, Parameters]:
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise ConfigError("The options of the set embedded are known.", repr(name), f"Did you mean {near[0]!r}?")
+            raise ConfigError(
+                "Options of the set embedded must be known.", f"unknown option {name!r}", f"Did you mean {near[0]!r}?"
+            )
     threads = options.get("threads", 1)
     if not (isinstance(threads, int) and threads >= 1):
-        raise ConfigError("threads is a whole number from 1.", repr(threads), "Choose one.")
+        raise ConfigError("threads must be a whole number of at least 1.", f"threads = {threads!r}", "Choose one.")
     return threads, Parameters(**{name: value for name, value in options.items() if name != "threads"})

@@ -84,9 +84,9 @@ def test_overlaps_by_hand():
 def test_distinct_people_by_distance_of_the_hips():
     hips = np.array([[0, 0], [30, 0], [40, 0], [300, 0.0]])
     radii, scores = np.array([100, 100, 100, 10.0]), np.array([0.5, 0.9, 0.7, 0.6])
-    assert d.distinct(hips, radii, scores, 0.35).tolist() == [1, 3]
-    assert d.distinct(hips, radii, scores, 0.05).tolist() == [1, 2, 3, 0]
-    assert d.distinct(hips, radii, scores, 0.25).tolist() == [1, 3, 0]
+    assert d.select_distinct(hips, radii, scores, 0.35).tolist() == [1, 3]
+    assert d.select_distinct(hips, radii, scores, 0.05).tolist() == [1, 2, 3, 0]
+    assert d.select_distinct(hips, radii, scores, 0.25).tolist() == [1, 3, 0]
 
 
 @pytest.mark.parametrize(
