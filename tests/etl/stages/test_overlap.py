@@ -159,7 +159,7 @@ def test_seconds_of_partitions_that_overlap_arent_counted_twice(
     store = run(several, monkeypatch, writing=0.01)
     wall = time.perf_counter() - begun
     seconds = [receipt.seconds for receipt in store.receipts().values()]
-    # Writing overlaps with the next partition's networks. Counted from their starts, the partitions would take far longer.
+    # Writing overlaps with the next networks. Counted from their starts, partitions would take far longer.
     assert sum(seconds) < 1.3 * wall
     assert min(seconds) > SIZE / BATCH * 0.03
 
