@@ -20,7 +20,7 @@ from etl.datasets.human36m.reader import Human36M
 from etl.datasets.mpi_inf_3dhp.reader import MpiInf3DHP
 from etl.errors import DatasetError, WorkspaceError
 from etl.media.frames import Media
-from etl.stages.annotate import annotate
+from etl.stages.annotate import annotate, identity_of
 from schemas import annotation
 from schemas.keys import SequenceKey
 from tests.etl.datasets.human36m_raw import write_release, write_sequence
@@ -122,6 +122,19 @@ def test_filters_share_a_folder(release: Path, tmp_path: Path) -> None:
     assert annotate(Human36M(release), folder).made == 0
     assert Human36M(release, subjects=["S1"]).content_options() == Human36M(release).content_options()
     assert Human36M(release, hz=10).content_options() != Human36M(release).content_options()
+
+
+def test_identities_stay_what_stored_workspaces_hold(tmp_path: Path) -> None:
+    for name in ("x.mp4", "p.h5"):
+        (tmp_path / name).write_bytes(b"abc")
+        os.utime(tmp_path / name, ns=(10**18, 10**18))
+    key = SequenceKey("h36m", "S1", "Walking", 1, "0")
+    sequence = Sequence(key, "train", "Walking 1.0", Media("video", "x.mp4"), None, {"poses": "p.h5"})
+    assert identity_of(sequence, Human36M(tmp_path)) == "002929f8e36ea21593557647c8517635"
+    assert identity_of(sequence, Human36M(tmp_path, hz=10)) == "74664f85a60622d8e92c933373a89a70"
+    chest = MpiInf3DHP(tmp_path, camera_set="chest", cameras=["0"])
+    assert identity_of(sequence, chest) == "12932dca28bf9026ca27f25ee06766c6"
+    assert identity_of(sequence, Folder(tmp_path)) == "95b5641d2be2019e2b1d284e2a6b1411"
 
 
 def test_a_malformed_sequence_costs_itself(release: Path, tmp_path: Path) -> None:
