@@ -4,7 +4,7 @@
 
 All four miniatures are rendered and run with the embedded detector in a temporary folder (minutes), or taken from DIR,
 where `xycd demo --dataset all DIR` has left them. Then each fault is planted into the annotations of one sequence after
-the other, and a shift also into those of all sequences. `named` is the fault's own name (of a shift, with its frames;
+the other. `named` is the fault's own name (of a shift, with its frames;
 of a rate, with its factor); `open` is what the judge says it can't tell; what is neither is wrong.
 """
 
