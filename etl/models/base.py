@@ -41,12 +41,15 @@ class Frame:
         RGB.
     camera : Camera
         The dataset's, or one assumed from a field of view where unknown.
+    own : dict
+        What the set keeps with the frame for its later blocks (the image on the device).
     """
 
     key: SequenceKey
     number: int
     image: NDArray[np.uint8]
     camera: Camera
+    own: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,16 @@ class DepthField(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceDepth(DepthField, Protocol):
+    """Depth of one frame on a device, whose parts are copied to the host for many frames at a time."""
+
+    @staticmethod
+    def copy_parts(depths: Sequence[Any], parts: Sequence[tuple[slice, slice]]) -> list[DepthField]:
+        """Copy a part (rows, columns) of each map to the host, with one wait for the device."""
+        ...
+
+
 @dataclass(frozen=True)
 class ArrayDepth:
     """A depth map in host memory.
@@ -225,6 +238,49 @@ class ArrayDepth:
     def to_array(self) -> Floats:
         """The map itself."""
         return self.values
+
+
+@dataclass(frozen=True)
+class PartialDepth:
+    """A part of a depth map in host memory; only pixels of the part may be read.
+
+    Parameters
+    ----------
+    values : (h, w) float32
+        Metres.
+    left, top : int
+        Column and row of the image at which the part starts.
+    shape : (int, int)
+        Height and width of the image.
+    """
+
+    values: Floats
+    left: int
+    top: int
+    shape: tuple[int, int]
+    joint_depth: None = None
+
+    def windows(self, centers: NDArray[np.integer], radius: int) -> Floats:
+        """See `DepthField.windows`."""
+        return ArrayDepth(self.values).windows(centers - np.array([self.left, self.top]), radius)
+
+    def at(self, pixels: NDArray[np.intp]) -> Floats:
+        """See `DepthField.at`."""
+        width = self.values.shape[1]
+        if width == self.shape[1]:
+            return ArrayDepth(self.values).at(pixels - self.top * width)
+        rows = pixels // self.shape[1] - self.top
+        # The index is y * w + x in the part, and y * W + x in the image.
+        return ArrayDepth(self.values).at(
+            pixels - self.top * self.shape[1] - self.left - rows * (self.shape[1] - width)
+        )
+
+    def to_array(self) -> Floats:
+        """The whole map; NaN outside the part."""
+        whole = np.full(self.shape, np.nan, np.float32)
+        height, width = self.values.shape
+        whole[self.top : self.top + height, self.left : self.left + width] = self.values
+        return whole
 
 
 @dataclass(frozen=True)
@@ -287,7 +343,11 @@ class OnDevice(Protocol):
 
     @property
     def on_device(self) -> bool:
-        """Whether any network computes on a GPU, so that frames can be decoded meanwhile at no cost to it."""
+        """Whether any network computes on a GPU.
+
+        If so, several threads call the set with a batch each, so that one batch is prepared and another is read while
+        the GPU works on a third.
+        """
         ...
 
     def device_works(self) -> bool:

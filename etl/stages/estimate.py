@@ -1,8 +1,8 @@
 """Estimate: from one partition of frames to one feature file. This runs on a worker.
 
 `estimate_partition` shows the order of the steps: rows of the annotation, decoded frames, batches, networks, file.
-Frames are decoded ahead while the networks work. A frame that can't be decoded, or on which the models fail, gets a
-status and a reason; the other frames are estimated.
+Frames are decoded ahead while the networks work, and on a GPU a few batches are in flight. A frame that can't be
+decoded, or on which the models fail, gets a status and a reason; the other frames are estimated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import itertools
 import json
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,11 +27,12 @@ from etl import __version__
 from etl.config import EstimateSettings, ModelSettings
 from etl.errors import DeviceError, MediaError
 from etl.media.frames import DecodedFrame, Media, MemoryBudget, decode, read_ahead
-from etl.models.base import Frame, ModelSet, OnDevice
+from etl.models.base import ModelSet, OnDevice
 from etl.stages.blocks.chain import estimate_batch
-from etl.stages.estimated_rows import EstimatedRows, uses_boxes
+from etl.stages.estimated_rows import Answer, EstimatedRows, Failure, Request, uses_boxes
 from etl.stages.files import maps
 from etl.stages.files.features import verify_partition, write_partition
+from etl.stages.flight import Flight, Lanes
 from etl.stages.identity import build_planned_models
 from etl.stages.overlap import Overlap
 from etl.stages.throughput import DecodeThreads, WorkTimes
@@ -82,16 +83,18 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
         rows = load_rows(wait_until_visible(estimator.annotations / partition.annotation), partition)
         map_rows = None if maps_path is None else maps.MapRows.of(rows, models, estimator.settings.embeddings)
         table = EstimatedRows(rows, models, estimator.settings, map_rows)
-        decoders, times = _decode_threads(), WorkTimes()
+        decoders = _decode_threads()
         threads = decoders.count
         with (
             decoded_frames(rows, estimator, threads=threads, ahead=decodes_ahead(models)) as (frames, all_decoded),
-            progress.networks(),
+            _flight(table, models) as flight,
+            progress.networks(),  # released when all batches are in flight: the next partition's follow them
         ):
             store.record_attempt(partition.id)
-            batches = times.measure(batched(frames, estimator.settings.batch))
+            batches = flight.measure(batched(frames, estimator.settings.batch))
             for batch in progress.start_next_when(all_decoded, batches):
-                _estimate_batch(batch, models, estimator.settings, table)
+                flight.launch(table.keep_decoded(batch))
+        times = flight.times
         decoders.learn(partition.frames, times, threads)
         ds = table.finish()
         origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
@@ -148,13 +151,24 @@ def decodes_ahead(models: ModelSet) -> bool:
     On a single processor that gains nothing and empties the models' caches: 2.4 % more processor time with the embedded
     models.
     """
-    return _decode_threads().limit > 1 or (isinstance(models, OnDevice) and models.on_device)
+    return _decode_threads().limit > 1 or on_device(models)
+
+
+def on_device(models: ModelSet) -> bool:
+    """Whether the models compute on a GPU."""
+    return isinstance(models, OnDevice) and models.on_device
 
 
 @functools.lru_cache(maxsize=1)
 def _frame_memory(megabytes: int) -> MemoryBudget:
     """Memory for decoded frames, shared by the partitions of this process."""
     return MemoryBudget(megabytes * 2**20)
+
+
+@functools.lru_cache(maxsize=1)
+def _lanes() -> Lanes:
+    """The threads of this process for batches in flight."""
+    return Lanes()
 
 
 @functools.lru_cache(maxsize=1)
@@ -211,38 +225,67 @@ def estimate_rows(
         When the models fail on all frames alike.
     """
     table = EstimatedRows(rows, models, estimator.settings)
-    with decoded_frames(rows, estimator, threads=threads, ahead=ahead) as (frames, _):
-        for batch in (times or WorkTimes()).measure(batched(frames, estimator.settings.batch)):
-            _estimate_batch(batch, models, estimator.settings, table)
+    with (
+        decoded_frames(rows, estimator, threads=threads, ahead=ahead) as (frames, _),
+        _flight(table, models, times) as flight,
+    ):
+        for batch in flight.measure(batched(frames, estimator.settings.batch)):
+            flight.launch(table.keep_decoded(batch))
     return table.finish()
 
 
-def _estimate_batch(
-    batch: Sequence[DecodedFrame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows
-) -> None:
-    """Fill in the rows of a batch of frames."""
-    frames = table.keep_decoded(batch, settings.field_of_view)
-    if frames:
-        _run_blocks(frames, models, settings, table)
+def _flight(
+    table: EstimatedRows, models: ModelSet, times: WorkTimes | None = None
+) -> Flight[list[Request], list[Answer]]:
+    """Flight of batches that fill in the rows of `table`."""
+    lanes = _lanes() if on_device(models) else None
+    work = functools.partial(estimate_requests, models=models, settings=table.settings, lanes=lanes)
+    return Flight(work, table.fill, lanes, times)
 
 
-def _run_blocks(frames: list[Frame], models: ModelSet, settings: EstimateSettings, table: EstimatedRows) -> None:
-    """Fill in the rows of decoded frames; if the models fail on them, find out on which frame."""
+def estimate_requests(
+    requests: Sequence[Request], models: ModelSet, settings: EstimateSettings, lanes: Lanes | None = None
+) -> list[Answer]:
+    """Features of each frame of a batch, or its failure.
+
+    If the models fail on the batch, its frames run one by one, so that only those that they fail on are lost; on a GPU
+    each runs alone, because other batches may have taken the memory that it needs.
+
+    Raises
+    ------
+    etl.errors.DeviceError
+        When the GPU doesn't work any more.
+    """
+    if not requests:
+        return []
+    together, alone = (lanes.together, lanes.alone) if lanes else (contextlib.nullcontext, contextlib.nullcontext)
+    found = _attempt(requests, models, settings, together)
+    if not isinstance(found, Failure):
+        return found
+    if len(requests) == 1 and lanes is None:
+        return [(requests[0].frame.number, found)]
+    answers: list[Answer] = []
+    for request in requests:
+        one = _attempt([request], models, settings, alone)
+        answers += [(request.frame.number, one)] if isinstance(one, Failure) else one
+    return answers
+
+
+def _attempt(
+    requests: Sequence[Request],
+    models: ModelSet,
+    settings: EstimateSettings,
+    context: Callable[[], contextlib.AbstractContextManager[None]],
+) -> list[Answer] | Failure:
+    frames, people = [request.frame for request in requests], [request.people for request in requests]
     try:
-        results = estimate_batch(frames, [table.boxes(f.number) for f in frames], models, settings)
+        with context():
+            found = estimate_batch(frames, people, models, settings)
     except Exception as error:  # any error of a network costs the frame it happened on, and is recorded
+        text = f"{type(error).__name__}: {error}"
         if isinstance(models, OnDevice) and not models.device_works():
             raise DeviceError(
-                "A worker's GPU must work.",
-                f"{type(error).__name__}: {error}",
-                "If other workers of its node fail too, exclude the node.",
+                "A worker's GPU must work.", text, "If other workers of its node fail too, exclude the node."
             ) from error
-        if len(frames) == 1:
-            status = Status.DECODE_ERROR if isinstance(error, MediaError) else Status.MODEL_ERROR
-            table.fail(frames[0].number, status, f"{type(error).__name__}: {error}")
-            return
-        for frame in frames:
-            _run_blocks([frame], models, settings, table)
-        return
-    for frame, result in zip(frames, results, strict=True):
-        table.fill(frame.number, result)
+        return Failure(Status.DECODE_ERROR if isinstance(error, MediaError) else Status.MODEL_ERROR, text)
+    return [(frame.number, result) for frame, result in zip(frames, found, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,6 +25,24 @@ from schemas.features import Status
 def uses_boxes(settings: EstimateSettings) -> bool:
     """Whether detections are matched to annotated boxes."""
     return settings.association in ("overlap", "ground_truth_box")
+
+
+class Request(NamedTuple):
+    """A decoded frame, and the boxes of its annotated people; None if they aren't used."""
+
+    frame: Frame
+    people: NDArray[np.float32] | None
+
+
+class Failure(NamedTuple):
+    """Why a frame has no features."""
+
+    status: Status
+    reason: str
+
+
+Answer = tuple[int, FrameFeatures | Failure]
+"""Number of a frame, and its features or failure."""
 
 
 class EstimatedRows:
@@ -48,6 +67,7 @@ class EstimatedRows:
         settings: EstimateSettings,
         map_rows: maps.MapRows | None = None,
     ) -> None:
+        self.settings = settings
         self.key = annotation.key_of(annotated)
         self.camera = annotation.camera_of(annotated)
         numbers = annotated["frame_number"].values
@@ -74,34 +94,38 @@ class EstimatedRows:
             # A person with unknown joints has a box of NaN, which matches nobody.
             self._boxes = box_of_keypoints(annotated["keypoints_2d"].values).astype(np.float32)
 
-    def boxes(self, number: int) -> NDArray[np.float32] | None:
-        """Boxes of the annotated people of a frame; None if they aren't used."""
-        return None if self._boxes is None else self._boxes[self.rows_of[number]]
-
-    def keep_decoded(self, batch: Iterable[DecodedFrame], field_of_view: float) -> list[Frame]:
-        """Frames with an image; rows of the others are marked as failed."""
-        frames = []
+    def keep_decoded(self, batch: Iterable[DecodedFrame]) -> list[Request]:
+        """Frames with an image, as requests; rows of the others are marked as failed."""
+        requests = []
         for item in batch:
             if item.image is None:
-                self.fail(item.number, Status.DECODE_ERROR, item.error or "no image")
+                self.fail(item.number, Failure(Status.DECODE_ERROR, item.error or "no image"))
                 continue
             height, width = item.image.shape[:2]
-            camera = self.camera or Camera.from_field_of_view(width, height, field_of_view)
-            frames.append(Frame(self.key, item.number, item.image, camera))
-        return frames
+            camera = self.camera or Camera.from_field_of_view(width, height, self.settings.field_of_view)
+            boxes = None if self._boxes is None else self._boxes[self.rows_of[item.number]]
+            requests.append(Request(Frame(self.key, item.number, item.image, camera), boxes))
+        return requests
 
-    def fail(self, number: int, status: Status, reason: str) -> None:
+    def fail(self, number: int, failure: Failure) -> None:
         """Mark all rows of a frame as failed."""
         for row in self.rows_of[number]:
-            self._mark(row, status, reason)
+            self._mark(row, failure)
 
-    def fill(self, number: int, result: FrameFeatures) -> None:
-        """Fill in the rows of one frame."""
+    def fill(self, answers: Iterable[Answer]) -> None:
+        """Fill in the rows of frames."""
+        for number, found in answers:
+            if isinstance(found, Failure):
+                self.fail(number, found)
+            else:
+                self._fill(number, found)
+
+    def _fill(self, number: int, result: FrameFeatures) -> None:
         for person, row in enumerate(self.rows_of[number]):
             i = min(person, len(result.found) - 1)  # one entry if a rule chose one person of the frame
             if not result.found[i]:
                 why = "no person detected" if self._boxes is None else "no detection overlaps the annotated person"
-                self._mark(row, Status.NO_PERSON, why)
+                self._mark(row, Failure(Status.NO_PERSON, why))
                 continue
             filled = self.arrays
             filled["features"][row] = result.values[i]
@@ -120,9 +144,9 @@ class EstimatedRows:
                 self.map_rows.fill(row, i, result.maps)
             filled["status"][row] = Status.OK
 
-    def _mark(self, row: int, status: Status, reason: str) -> None:
-        self.arrays["status"][row] = status
-        self.reasons[row] = reason
+    def _mark(self, row: int, failure: Failure) -> None:
+        self.arrays["status"][row] = failure.status
+        self.reasons[row] = failure.reason
 
     def _common_failure(self) -> str | None:
         """The one reason for which the models failed on all decoded frames, if there are several frames."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
-
-T = TypeVar("T")
+from typing import Final
 
 # Share of waiting below which no thread is added, and gain in throughput above which an added thread is kept.
 _WAITING: Final = 0.05
@@ -19,23 +15,7 @@ class WorkTimes:
     """Seconds of waiting and of work of one partition."""
 
     wait_s: float = 0.0  # the networks waited for frames
-    model_s: float = 0.0  # the networks, and the steps after them, worked
-
-    def measure(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield `batches`: time until a batch comes is waiting, time until the next is requested is work."""
-        iterator = iter(batches)
-        last = time.perf_counter()
-        while True:
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                self.wait_s += time.perf_counter() - last
-                return
-            come = time.perf_counter()
-            self.wait_s += come - last
-            yield batch
-            last = time.perf_counter()
-            self.model_s += last - come
+    model_s: float = 0.0  # the networks, or the steps around them, worked
 
     @property
     def waiting(self) -> float:

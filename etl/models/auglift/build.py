@@ -55,7 +55,6 @@ def build_depth(settings: AugliftSettings, file: Path | None, cache: Path | None
         config=catalog.depth_config(catalog.find(catalog.DEPTH_ESTIMATORS, settings.depth)),
         **execution,
         processing=settings.processing,
-        resize_where=settings.depth_resize,
     )
 
 

@@ -17,23 +17,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as Picture
 
 from etl.errors import MediaError
-from etl.models.auglift.rtmdet import Images
+from etl.models.auglift.rtmdet import Image, Images
 from etl.models.auglift.settings import Processing
+from etl.models.base import ArrayDepth, DepthField, PartialDepth
 from etl.models.engines.network import Estimator, Forward, Network
 from etl.models.engines.torch_runtime import TorchContext
 from etl.models.geometry import Size
 
 Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
 
 SIDE: Final = 518
 MEAN: Final = (0.485, 0.456, 0.406)
@@ -80,7 +80,7 @@ def resize(image: NDArray[np.uint8], size: Size, processing: Processing) -> torc
     """Resize an RGB image to (height, width, 3): uint8, or float32 in [0, 255] for ``authors``."""
     if processing == "authors":
         return torch.from_numpy(cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_CUBIC))
-    return torch.from_numpy(np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)))
+    return torch.from_numpy(np.array(Picture.fromarray(image).resize(size, Picture.Resampling.BICUBIC)))
 
 
 def resize_on_device(image: torch.Tensor, size: Size, processing: Processing) -> torch.Tensor:
@@ -110,7 +110,7 @@ def resize_back(depth: torch.Tensor, image_size: Size, processing: Processing) -
 
 @dataclass(frozen=True)
 class TorchDepth:
-    """A depth map on the device; only requested values are copied to the host.
+    """A depth map on the device.
 
     Parameters
     ----------
@@ -118,10 +118,13 @@ class TorchDepth:
         Metres.
     features : (C, h, w) float tensor
         The neck's third level, which covers the whole image.
+    context : TorchContext
+        Of the device.
     """
 
     values: torch.Tensor
     features: torch.Tensor
+    context: TorchContext
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -137,23 +140,29 @@ class TorchDepth:
         """Width and height of `features` in cells."""
         return self.features.shape[2], self.features.shape[1]
 
+    @staticmethod
+    def copy_parts(depths: Sequence[TorchDepth], parts: Sequence[tuple[slice, slice]]) -> list[DepthField]:
+        """See `etl.models.base.DeviceDepth.copy_parts`."""
+        if not depths[0].context.on_gpu:
+            return [ArrayDepth(depth.to_array()) for depth in depths]
+        pieces = [depth.values[part] for depth, part in zip(depths, parts, strict=True)]
+        return [
+            PartialDepth(piece, part[1].start, part[0].start, depth.shape)
+            for depth, part, piece in zip(depths, parts, depths[0].context.fetch(pieces), strict=True)
+        ]
+
     def windows(self, centers: NDArray[np.integer], radius: int) -> Floats:
         """See `etl.models.base.DepthField.windows`."""
-        height, width = self.shape
-        steps = torch.arange(-radius, radius + 1, device=self.values.device)
-        middle = torch.from_numpy(np.asarray(centers, np.int64)).to(self.values.device)
-        x, y = (middle[..., axis, None] + steps for axis in (0, 1))
-        inside = ((y >= 0) & (y < height))[..., :, None] & ((x >= 0) & (x < width))[..., None, :]
-        found = self.values[y.clamp(0, height - 1)[..., :, None], x.clamp(0, width - 1)[..., None, :]]
-        return torch.where(inside, found, torch.nan).cpu().numpy()
+        return ArrayDepth(self.to_array()).windows(centers, radius)
 
     def at(self, pixels: NDArray[np.intp]) -> Floats:
         """See `etl.models.base.DepthField.at`."""
-        return self.values.reshape(-1)[torch.from_numpy(pixels).to(self.values.device)].cpu().numpy()
+        return ArrayDepth(self.to_array()).at(pixels)
 
     def to_array(self) -> Floats:
         """The whole map (H, W) float32 in metres, on the host."""
-        return self.values.cpu().numpy()
+        (whole,) = self.context.fetch([self.values])
+        return whole
 
 
 class DepthAnythingNetwork(Network):
@@ -202,7 +211,7 @@ class DepthAnythingNetwork(Network):
             return (head.activation2(y) * head.max_depth)[:, 0], levels[LEVEL]
 
 
-class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
+class DepthEstimator(Estimator[tuple[Image, Size], TorchDepth]):
     """Depth Anything V2 over many images; images of one input size share a batch.
 
     Parameters
@@ -221,8 +230,6 @@ class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
         See the module.
     side : int
         Aimed-at length of the input's side.
-    resize_where : {"host", "device"}
-        Where the network's input is made: by Pillow or OpenCV, or by torch on the device.
     """
 
     def __init__(
@@ -235,12 +242,11 @@ class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
         batch: int = 8,
         processing: Processing = "transformers",
         side: int = SIDE,
-        resize_where: Literal["host", "device"] = "host",
     ) -> None:
         config = model.config if model is not None else config
         self.model = model
         super().__init__(lambda: DepthAnythingNetwork(model), context, forward, batch)
-        self.processing, self.side, self.resize_where = processing, side, resize_where
+        self.processing, self.side = processing, side
         self.patch = int(config.patch_size)
         self.channels = int(config.fusion_hidden_size)
         # Pillow resizes on one core, and lets others run meanwhile.
@@ -258,7 +264,7 @@ class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
             found.update(zip(rows, self.run(requests), strict=True))
         return [found[i] for i in range(len(images))]
 
-    def run_batch(self, requests: Sequence[tuple[Pixels, Size]]) -> list[TorchDepth]:
+    def run_batch(self, requests: Sequence[tuple[Image, Size]]) -> list[TorchDepth]:
         """See `Estimator.run_batch`."""
         depth, features = self.forward(self._inputs(requests))
         with torch.inference_mode():
@@ -266,14 +272,12 @@ class DepthEstimator(Estimator[tuple[Pixels, Size], TorchDepth]):
                 resize_back(one[None], (image.shape[1], image.shape[0]), self.processing)[0]
                 for one, (image, _) in zip(depth, requests, strict=True)
             ]
-        return [TorchDepth(values, own) for values, own in zip(maps, features, strict=True)]
+        return [TorchDepth(values, own, self.context) for values, own in zip(maps, features, strict=True)]
 
-    def _inputs(self, requests: Sequence[tuple[Pixels, Size]]) -> torch.Tensor:
+    def _inputs(self, requests: Sequence[tuple[Image, Size]]) -> torch.Tensor:
         """Images at the network's input size (N, height, width, 3) in [0, 255], on the device."""
-        if self.resize_where == "device":
+        if isinstance(requests[0][0], torch.Tensor):
             with torch.inference_mode():
-                return torch.stack(
-                    [resize_on_device(self.context.send(image), size, self.processing) for image, size in requests]
-                )
+                return torch.stack([resize_on_device(image, size, self.processing) for image, size in requests])
         resized = self._threads.map(lambda r: resize(r[0], r[1], self.processing), requests)
         return self.context.send(torch.stack(list(resized)).numpy())

@@ -9,16 +9,15 @@ the published scripts, which assume a crop of another shape and stretch the map 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import Final, get_args
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from etl.models.auglift.pooling import area_weights, px_to_pooled
+from etl.models.auglift.pooling import area_weights
 from etl.models.auglift.settings import Sampling
-from etl.models.base import PooledMap
 from etl.models.geometry import Size, resize_matrix, translation_matrix
 
 Matrix = NDArray[np.float64]
@@ -81,27 +80,32 @@ def auglift_crop_to_grid(box: ArrayLike, grid: Size) -> Matrix:
     return auglift_image_to_grid(_AUGLIFT_INPUT, grid) @ fitted
 
 
-def pooled(features: torch.Tensor, px_to_cell: Sequence[Matrix], size: Size) -> PooledMap:
+def pooled(features: torch.Tensor, size: Size) -> torch.Tensor:
     """Average maps over a coarser grid, on their device; see `etl.models.auglift.pooling`.
 
     Parameters
     ----------
     features : (P, C, h, w) float
         One map a person.
-    px_to_cell : sequence of (3, 3) float64
-        Map of each from image px to cells.
     size : (int, int)
         Columns and rows of the coarser grid.
+
+    Returns
+    -------
+    (P, C, rows, columns) float16
     """
     height, width = features.shape[-2:]
     over_rows, over_columns = (
-        torch.from_numpy(area_weights(cells, kept)).to(features.device, torch.float32)
-        for cells, kept in ((height, size[1]), (width, size[0]))
+        _weights_on(features.device, cells, kept) for cells, kept in ((height, size[1]), (width, size[0]))
     )
     with torch.inference_mode():
-        values = over_rows @ features.float() @ over_columns.T
-    matrices = np.stack([px_to_pooled(matrix, (width, height), size) for matrix in px_to_cell])
-    return PooledMap(values.half().cpu().numpy(), matrices, (width, height))
+        return (over_rows @ features.float() @ over_columns.T).half()
+
+
+@functools.lru_cache(maxsize=16)
+def _weights_on(device: torch.device, cells: int, kept: int) -> torch.Tensor:
+    """Weights of `area_weights` on a device, sent once."""
+    return torch.from_numpy(area_weights(cells, kept)).to(device, torch.float32)
 
 
 def sample(

@@ -57,7 +57,7 @@ def identity(
     Parameters
     ----------
     settings : AugliftSettings
-        A runtime ``auto`` counts as torch.
+        A runtime ``auto`` counts as torch, and inputs ``auto`` as the host.
     named : mapping
         As by `weights_of`.
     grid : (int, int)
@@ -65,13 +65,15 @@ def identity(
     patch : int
         Side of the depth network's patches, px of its input.
     """
-    excluded = _SPEED_ONLY | _PLACES | _RUNTIMES | {"weights", "seed"}
+    excluded = _SPEED_ONLY | _PLACES | _RUNTIMES | {"weights", "seed", "inputs"}
     runtimes = {part: "torch" if name == "auto" else name for part, name in settings.runtimes.items()}
     return {
         "name": NAME,
         "runtimes": runtimes,
         "weights": dict(named),
         **settings.model_dump(mode="json", exclude=excluded),
+        # The words of earlier versions for the host, so that their features are continued.
+        **({"inputs": "device"} if settings.inputs == "device" else {"depth_resize": "host"}),
         "embeddings": {
             "pose": {"layer": LAYERS["pose"], "grid": list(grid)},
             "depth": {"layer": LAYERS["depth"], "grid": f"input / {patch}"},

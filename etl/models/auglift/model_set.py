@@ -1,10 +1,12 @@
 """The model set `auglift`: RTMDet, RTMPose and Depth Anything V2, which the published results rest on.
 
-Calls of the three networks are batched. Maps stay on the device until values are read.
+Calls of the three networks are batched. On a GPU each frame is sent once, the networks' inputs are made there, and
+maps stay there: what the host needs of a batch comes back after each network, with one wait.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from etl.models.auglift.embedding import (
     pooled,
     sample,
 )
-from etl.models.auglift.rtmdet import PersonDetector
+from etl.models.auglift.pooling import px_to_pooled
+from etl.models.auglift.rtmdet import Images, PersonDetector
 from etl.models.auglift.rtmpose import PoseEstimator, Region
 from etl.models.auglift.settings import AugliftSettings, parse
 from etl.models.base import DepthField, Detections, Embeddings, Floats, Frame, PooledMap, Poses
@@ -116,14 +119,14 @@ class AugliftModels:
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """People by score; see `ModelSet.detect`. Without people the result is empty, never the whole image."""
-        return [Detections(boxes, scores) for boxes, scores in self.detector.detect([f.image for f in frames])]
+        return [Detections(boxes, scores) for boxes, scores in self.detector.detect(self._images(frames))]
 
     def estimate_poses(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
         """The pose of every box that has an area; see `ModelSet.estimate_poses`."""
         usable = [_has_area(d.boxes) for d in detections]
         boxes = [d.boxes[rows] for d, rows in zip(detections, usable, strict=True)]
         scores = [d.scores[rows] for d, rows in zip(detections, usable, strict=True)]
-        found = self.pose.estimate([f.image for f in frames], boxes)
+        found = self.pose.estimate(self._images(frames), boxes)
         return [
             Poses(
                 np.array([p.keypoints for p in people], np.float32).reshape(-1, 17, 2),
@@ -137,27 +140,30 @@ class AugliftModels:
 
     def estimate_depth(self, frames: Sequence[Frame], poses: Sequence[Poses]) -> list[DepthField]:
         """Depth maps on the device, independent of the people; see `ModelSet.estimate_depth`."""
-        return list(self.depth.estimate([f.image for f in frames]))
+        return list(self.depth.estimate(self._images(frames)))
 
     def embed(self, poses: Sequence[Poses], depths: Sequence[DepthField], joints: Sequence[Floats]) -> list[Embeddings]:
         """Features at the joints; see `ModelSet.embed`."""
-        result = []
-        for people, depth, points in zip(poses, depths, joints, strict=True):
-            assert isinstance(depth, TorchDepth)
-            count = len(points)
-            regions: list[Region] = people.own["region"]
-            crops = [self._crop_map(region, box) for region, box in zip(regions, people.boxes, strict=True)]
-            pose_maps: list[torch.Tensor] = people.own["features"]
-            result.append(
-                Embeddings(
-                    self._sample(pose_maps, crops, points, self.pose.channels),
-                    self._sample(
-                        [depth.features] * count, [self._image_map(depth)] * count, points, self.depth.channels
-                    ),
-                    {"pose": self.pose.grid, "depth": depth.grid},
-                )
+        own = [depth for depth in depths if isinstance(depth, TorchDepth)]
+        pose_maps = [features for people in poses for features in people.own["features"]]
+        crops = [
+            self._crop_map(region, box)
+            for people in poses
+            for region, box in zip(people.own["region"], people.boxes, strict=True)
+        ]
+        depth_maps = [depth.features for depth, people in zip(own, poses, strict=True) for _ in range(len(people))]
+        images = [self._image_map(depth) for depth, people in zip(own, poses, strict=True) for _ in range(len(people))]
+        points = [xy for people in joints for xy in people]
+        pose, depth = self._sample([(pose_maps, crops, points), (depth_maps, images, points)])
+        ends = np.cumsum([len(people) for people in poses])
+        return [
+            Embeddings(
+                pose[end - len(people) : end],
+                depth[end - len(people) : end],
+                {"pose": self.pose.grid, "depth": field.grid},
             )
-        return result
+            for end, people, field in zip(ends.tolist(), poses, own, strict=True)
+        ]
 
     @property
     def map_layers(self) -> Mapping[str, str]:
@@ -168,21 +174,32 @@ class AugliftModels:
         self, poses: Sequence[Poses], depths: Sequence[DepthField], sizes: Mapping[str, Size]
     ) -> list[Mapping[str, PooledMap]]:
         """See `etl.models.base.MapSource.pool_maps`; averaged on the device, and placed by the true geometry."""
-        result: list[Mapping[str, PooledMap]] = []
+        averaged, places = list[torch.Tensor](), list[tuple[NDArray[np.float64], Size]]()
         for people, depth in zip(poses, depths, strict=True):
             assert isinstance(depth, TorchDepth)
             regions: list[Region] = people.own["region"]
             crops = [crop_to_grid(region.matrix, region.size, self.pose.grid) for region in regions]
             image = image_to_grid((depth.shape[1], depth.shape[0]), depth.grid)
-            result.append(
-                {
-                    "pose": pooled(torch.stack(people.own["features"]), crops, sizes["pose"]),
-                    "depth": pooled(
-                        depth.features.expand(len(people), -1, -1, -1), [image] * len(people), sizes["depth"]
-                    ),
-                }
-            )
-        return result
+            for features, matrices, size in (
+                (torch.stack(people.own["features"]), crops, sizes["pose"]),
+                (depth.features.expand(len(people), -1, -1, -1), [image] * len(people), sizes["depth"]),
+            ):
+                grid = features.shape[-1], features.shape[-2]
+                averaged.append(pooled(features, size))
+                places.append((np.stack([px_to_pooled(matrix, grid, size) for matrix in matrices]), grid))
+        maps = [
+            PooledMap(values, *place) for values, place in zip(self.pose.context.fetch(averaged), places, strict=True)
+        ]
+        return [{"pose": pose, "depth": depth} for pose, depth in zip(maps[::2], maps[1::2], strict=True)]
+
+    def _images(self, frames: Sequence[Frame]) -> Images:
+        """The frames' images: on the host, or on the device, where each is sent once."""
+        if self.settings.inputs != "device":
+            return [frame.image for frame in frames]
+        for frame in frames:
+            if "image" not in frame.own:
+                frame.own["image"] = self.detector.context.send(frame.image)
+        return [frame.own["image"] for frame in frames]
 
     def _crop_map(self, region: Region, box: Floats) -> Matrix:
         if self.settings.compat:
@@ -193,20 +210,35 @@ class AugliftModels:
         size = (depth.shape[1], depth.shape[0])
         return (auglift_image_to_grid if self.settings.compat else image_to_grid)(size, depth.grid)
 
-    def _sample(self, maps: Sequence[torch.Tensor], to_grid: Sequence[Matrix], points: Floats, channels: int) -> Any:
-        if not len(points):
-            return np.zeros((0, 17, channels), np.float16)
-        cells = np.stack([apply(matrix, joints) for matrix, joints in zip(to_grid, points, strict=True)])
-        with torch.inference_mode():
-            features = torch.stack(list(maps)).float()
-            found = sample(
-                features,
-                torch.from_numpy(cells).to(features.device),
-                self.settings.sampling,
-                self.settings.window,
-                snap=not self.settings.compat,
-            )
-            return found.half().cpu().numpy()
+    def _sample(
+        self, streams: Sequence[tuple[Sequence[torch.Tensor], Sequence[Matrix], Sequence[Floats]]]
+    ) -> list[NDArray[np.float16]]:
+        """Features (P, 17, C) at the joints of P people in each stream, from a map (C, h, w) a person.
+
+        A stream has a map, a matrix from image px to its cells, and joints (17, 2) px of each person. Maps of one shape
+        share a call, and all streams are copied to the host with one wait.
+        """
+        found, rows_of = list[torch.Tensor](), list[list[list[int]]]()
+        for maps, to_grid, points in streams:
+            groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+            for row, one in enumerate(maps):
+                groups[tuple(one.shape)].append(row)
+            rows_of.append(list(groups.values()))
+            for rows in groups.values():
+                cells = np.stack([apply(to_grid[row], points[row]) for row in rows])
+                with torch.inference_mode():
+                    features = torch.stack([maps[row] for row in rows]).float()
+                    sent = self.pose.context.send(cells)
+                    s = self.settings
+                    found.append(sample(features, sent, s.sampling, s.window, snap=not s.compat).half())
+        copies = iter(self.pose.context.fetch(found))
+        result = []
+        for groups_of, width in zip(rows_of, self.channels, strict=True):
+            values = np.zeros((sum(len(group) for group in groups_of), 17, width), np.float16)
+            for group in groups_of:
+                values[group] = next(copies)
+            result.append(values)
+        return result
 
 
 def _has_area(boxes: Floats) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
-"""Which runtime each network of the set `auglift` runs on: torch on a GPU, ONNX Runtime on a CPU.
+"""What runs each network of the set `auglift`, and where its input is made.
 
-Runtimes differ by rounding errors, so they are part of the stage key. The choice is made once for a run, from its
+On a GPU torch does both; on a CPU ONNX Runtime runs the networks, and OpenCV and Pillow make their inputs. Results
+differ slightly, so the choice is part of the stage key. The choice is made once for a run, from its
 configuration, and is the same for all workers. No framework is loaded here, but to look for a GPU that may be there.
 """
 
@@ -26,7 +27,7 @@ PACKAGES: Final = ("torch", "transformers", "mmengine", "mmcv", "mmdet", "mmpose
 
 
 def choose(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
-    """Name a runtime for each network that the configuration leaves at ``auto``.
+    """Name a runtime for each network, and the place of inputs, that the configuration leaves at ``auto``.
 
     Parameters
     ----------
@@ -59,16 +60,19 @@ def choose(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
     if compute and local:
         check_device(settings, gpu)
     chosen: dict[str, str] = {}
-    for part, asked in settings.runtimes.items():
-        runtime: str = asked
-        if asked == "auto":
-            usable = [found[part] for found in existing if found[part] in (TORCH, ONNXRUNTIME)]
-            runtime = usable[0] if usable and not compute else _by_rule(settings, gpu)
+    for option, asked in _left_open(settings).items():
+        usable = [found[option] for found in existing if found[option] in (TORCH, ONNXRUNTIME, "host", "device")]
+        if asked != "auto":
+            chosen[option] = asked
+        elif usable and not compute:
+            chosen[option] = usable[0]
+        elif option == "inputs":
+            chosen[option] = "device" if set(chosen.values()) == {TORCH} and gpu() else "host"
+        else:
+            chosen[option] = _by_rule(settings, gpu)
         if compute:
-            check_installed(runtime)
-        chosen[part] = runtime
-    named = {f"{part}_runtime": runtime for part, runtime in chosen.items()}
-    models = config.models.model_copy(update={"options": {**config.models.options, **named}})
+            check_installed(chosen[option])
+    models = config.models.model_copy(update={"options": {**config.models.options, **chosen}})
     return config.model_copy(update={"models": models}), _notes(existing, chosen)
 
 
@@ -132,6 +136,11 @@ def sees_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def _left_open(settings: AugliftSettings) -> dict[str, str]:
+    """Options that this module may choose, as configured: the runtimes, then where inputs are made."""
+    return {**{f"{part}_runtime": name for part, name in settings.runtimes.items()}, "inputs": settings.inputs}
+
+
 def _by_rule(settings: AugliftSettings, gpu: Callable[[], bool]) -> str:
     # Exported networks compute in fp32 on the CPU.
     on_torch = settings.precision != "fp32" or _missing((ONNXRUNTIME, "onnx")) or gpu()
@@ -158,7 +167,7 @@ def _has_driver() -> bool:
 
 
 def _runtimes_of_features(config: Config, settings: AugliftSettings) -> Iterator[dict[str, str]]:
-    """Runtimes by network of each dataset's last features, if the same networks made them."""
+    """Values of the options of `_left_open` that made each dataset's last features, if the same networks did."""
     workspace = Workspace(config.workspace)
     for dataset in sorted(set(config.datasets.selected()).intersection(workspace.datasets())):
         key = workspace.current(dataset).features
@@ -167,24 +176,25 @@ def _runtimes_of_features(config: Config, settings: AugliftSettings) -> Iterator
             continue
         models = json.loads(path.read_bytes()).get("models", {})
         if all(models.get(part) == getattr(settings, part) for part in settings.runtimes) and "runtimes" in models:
-            yield models["runtimes"]
+            runtimes = {f"{part}_runtime": name for part, name in models["runtimes"].items()}
+            yield {**runtimes, "inputs": models.get("inputs", models.get("depth_resize", "host"))}
 
 
 def _notes(existing: Iterable[Mapping[str, str]], chosen: Mapping[str, str]) -> list[str]:
     """Why features that exist aren't continued."""
     notes = []
     for found in existing:
-        new = " and ".join(sorted(set(chosen.values())))
-        others = {part: runtime for part, runtime in found.items() if runtime != chosen[part]}
+        new = " and ".join(sorted({value for option, value in chosen.items() if option != "inputs"}))
+        others = {option: value for option, value in found.items() if value != chosen[option]}
         if "openvino" in found.values():
             notes.append(
                 "features of this workspace were made with OpenVINO, which xycd no longer uses: new ones are made with "
                 f"{new}; the old ones stay readable"
             )
         elif others:
-            options = ", ".join(f'{part}_runtime = "{runtime}"' for part, runtime in others.items())
+            options = ", ".join(f'{option} = "{value}"' for option, value in others.items())
             notes.append(
-                f"features of this workspace were made with other runtimes ({options}): new ones are made with {new}; "
+                f"features of this workspace were made with other options ({options}): new ones are made with {new}; "
                 "these options would continue the old ones"
             )
     return list(dict.fromkeys(notes))

@@ -51,9 +51,10 @@ class AugliftSettings(BaseModel):
     max_overlap: float = Field(0.3, ge=0, le=1, description="Greatest IoU of two people.")
     flip_test: bool = Field(True, description="Average the pose with the mirrored crop's.")
     depth_processing: Processing = Field("transformers", description="Whose rule of resizing (see depth_anything.py).")
-    depth_resize: Literal["host", "device"] = Field(
-        "host",
-        description="device: by torch on the network's device; within one level of Pillow's, except at hard edges.",
+    inputs: Literal["auto", "host", "device"] = Field(
+        "auto",
+        description="Where the networks' inputs are made of the frames: auto is the device on a GPU, else the host. "
+        "They agree within one of 255 levels, except at hard edges, where the input for depth can differ by 24.",
     )
     sampling: Sampling = Field("nearest_4", description="How embeddings are sampled from feature maps.")
     window: int = Field(3, ge=1, description="Width in cells, odd, of the window for sampling = average.")
@@ -70,6 +71,8 @@ class AugliftSettings(BaseModel):
 
     @model_validator(mode="after")
     def _on_torch_only(self) -> Self:
+        if self.inputs == "device" and "onnxruntime" in self.runtimes.values():
+            raise ValueError("inputs = 'device' needs networks on torch, not on onnxruntime")
         for part, runtime in self.runtimes.items():
             if runtime in ("auto", "torch"):
                 continue

@@ -84,6 +84,8 @@ class TorchContext:
                 'Set device = "auto", or install a build of torch that fits the driver.',
             )
         chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        if chosen == "cuda":  # for the whole process, because its threads share the flag
+            torch.backends.cudnn.allow_tf32 = False
         if chosen == "cpu" and precision == "fp16":
             raise ConfigError(
                 "fp16 needs a GPU.",
@@ -99,9 +101,14 @@ class TorchContext:
         order = torch.channels_last if self.channels_last else torch.preserve_format
         return module.to(self.device, memory_format=order)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the networks compute elsewhere than on the processor."""
+        return self.device.type != "cpu"
+
     @contextmanager
     def inference(self, *, exact: bool = False) -> Iterator[None]:
-        """Context without gradients, in the precision; fp32 doesn't use TF32.
+        """Context without gradients, in the precision.
 
         Parameters
         ----------
@@ -111,15 +118,30 @@ class TorchContext:
         """
         half = None if exact else _AUTOCAST.get(self.precision)
         cast = torch.autocast(self.device.type, dtype=half, enabled=half is not None)
-        with torch.inference_mode(), cast, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), cast:
             yield
 
     def send(self, array: NDArray[Any]) -> torch.Tensor:
         """Move a host array to the device; to a GPU asynchronously, through pinned memory."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type == "cuda":
+        if self.on_gpu:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
+
+    def fetch(self, tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
+        """Copy tensors to the host, with one wait for all of them; on the CPU they share their memory.
+
+        The wait is for the work that was given to the device before, not for that of other threads since.
+        """
+        if not self.on_gpu:
+            return [tensor.numpy() for tensor in tensors]
+        copies = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+        for copy, tensor in zip(copies, tensors, strict=True):
+            copy.copy_(tensor, non_blocking=True)
+        arrived = torch.cuda.Event(blocking=True)  # sleeps, so that others get the processor
+        arrived.record()
+        arrived.synchronize()
+        return [copy.numpy() for copy in copies]
 
 
 def check_precision(precision: Precision) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.config import EstimateSettings
-from etl.models.base import DepthField, Detections, Embeddings, Frame, MapSource, ModelSet, PooledMap, Poses
+from etl.config import DescriptorConfig, EstimateSettings
+from etl.models.base import (
+    DepthField,
+    Detections,
+    DeviceDepth,
+    Embeddings,
+    Frame,
+    MapSource,
+    ModelSet,
+    PooledMap,
+    Poses,
+)
 from etl.stages.blocks import compat
-from etl.stages.blocks.descriptor import describe_frames
+from etl.stages.blocks.descriptor import describe_frames, pixel_of
 from etl.stages.blocks.people import associate, choose_person, published_boxes
 from etl.stages.blocks.skeleton import coco_to_h36m
 from schemas import features
@@ -172,12 +183,30 @@ def _describe(
 ) -> list[tuple[Floats, NDArray[np.bool_]]]:
     """Depth values (P, 17, F) at the joints of the people found, and which joints (P, 17) are valid."""
     rules = settings.descriptor
+    depths = _copy_to_host(depths, joints, rules)
     if rules.compat == "auglift" and rules.depth_source != "point":
         return [
             compat.describe(depth, *found, seed=frame.number, depth_source=rules.depth_source)
             for frame, depth, found in zip(frames, depths, joints, strict=True)
         ]
     return describe_frames(depths, [xy for xy, _ in joints], [confidence for _, confidence in joints], rules)
+
+
+def _copy_to_host(
+    depths: Sequence[DepthField], joints: Sequence[tuple[Floats, Floats]], rules: DescriptorConfig
+) -> Sequence[DepthField]:
+    """Depths whose values around the joints are on the host; of maps on a device only this part is copied."""
+    if not isinstance(depths[0], DeviceDepth):
+        return depths
+    # A pixel more on each side, because the published scripts truncate positions that the descriptor rounds.
+    reach = math.ceil(max(rules.radius_max, compat.RADIUS_MAX)) + 1
+    parts = []
+    for depth, (xy, _) in zip(depths, joints, strict=True):
+        pixels = pixel_of(xy, depth.shape).reshape(-1, 2)
+        left, top = (pixels.min(axis=0) - reach).clip(0).tolist()
+        right, bottom = (pixels.max(axis=0) + reach + 1).tolist()
+        parts.append((slice(top, bottom), slice(left, right)))
+    return depths[0].copy_parts(depths, parts)
 
 
 def _spread(rows: Sequence[int], people: FrameFeatures) -> FrameFeatures:

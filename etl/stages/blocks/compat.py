@@ -28,6 +28,7 @@ DRAWS: Final = 100
 NAMES: Final = (*DEPTHS, *STATISTICS)
 _PELVIS, _THORAX = H36M_17.index("pelvis"), H36M_17.index("thorax")
 _MIN3: Final = 3
+RADIUS_MAX: Final = 30
 
 
 def pixel_of(joints: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.int64]:
@@ -47,7 +48,7 @@ def radius(confidence: NDArray[np.floating], scale: NDArray[np.floating]) -> Dou
     Above c = 4/3, where the power isn't real, it is 3, as just below.
     """
     base = np.maximum(1 + 3 * (1 - np.asarray(confidence, np.float64)), 0)
-    return (0.04 * np.asarray(scale, np.float64) * base**1.5).clip(3, 30)
+    return (0.04 * np.asarray(scale, np.float64) * base**1.5).clip(3, RADIUS_MAX)
 
 
 def draw(radii: Doubles, seed: int | tuple[int, ...]) -> Doubles:

@@ -1,42 +1,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from cluster.processors import processors
 from etl.stages.throughput import DecodeThreads, WorkTimes
-
-
-def test_waiting_and_work_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("etl.stages.throughput.time.perf_counter", lambda: now)
-
-    def slow() -> Iterator[str]:
-        nonlocal now
-        for item in "ab":
-            now += 2
-            yield item
-        now += 4
-
-    times, seen = WorkTimes(), []
-    for item in times.measure(slow()):
-        seen.append(item)
-        now += 8
-    assert seen == ["a", "b"]
-    assert (times.wait_s, times.model_s) == (2 + 2 + 4, 8 + 8)
-    assert times.waiting == pytest.approx(1 / 3)
-    assert WorkTimes().waiting == 0
-
-
-def test_an_error_of_the_source_is_the_consumers() -> None:
-    def broken() -> object:
-        yield 1
-        raise RuntimeError("gone")
-
-    with pytest.raises(RuntimeError, match="gone"):
-        list(WorkTimes().measure(broken()))
 
 
 def run(threads: DecodeThreads, rates: dict[int, float], waiting: dict[int, float], partitions: int = 8) -> list[int]:
