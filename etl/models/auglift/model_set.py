@@ -106,7 +106,7 @@ class AugliftModels:
     @property
     def on_device(self) -> bool:
         """See `etl.models.base.OnDevice`."""
-        return any(part.context.device.type != "cpu" for part in (self.detector, self.pose, self.depth))
+        return any(part.context.on_gpu for part in (self.detector, self.pose, self.depth))
 
     def device_works(self) -> bool:
         """See `etl.models.base.OnDevice`."""

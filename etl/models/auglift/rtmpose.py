@@ -217,11 +217,11 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Answer]):
             return self.context.send(np.stack([region.crop(i) for i, region in zip(images, regions, strict=True)]))
         to_image = np.stack([invert(region.matrix)[:2] for region in regions]).astype(np.float32)
         with torch.inference_mode():
-            maps = iter(self.context.send(to_image))
-            crops = [
-                crop_on_device(image, torch.stack([next(maps) for _ in same]), self.size)
-                for image, same in itertools.groupby(images, key=id)
-            ]
+            maps, crops, first = self.context.send(to_image), [], 0
+            for _, same in itertools.groupby(images, key=id):  # an image's people follow each other
+                group = list(same)
+                crops.append(crop_on_device(group[0], maps[first : first + len(group)], self.size))
+                first += len(group)
             return torch.cat(crops)
 
     def _people(self, answers: Sequence[Answer]) -> list[Person]:
