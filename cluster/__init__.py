@@ -7,6 +7,6 @@
 Importing this package does not import dask: `start` does.
 """
 
-from cluster.scaling import capacity, scale_to, start, workers_summary
+from cluster.scaling import capacity, scale_to, shortage_of_cores, start, workers_summary
 
-__all__ = ["capacity", "scale_to", "start", "workers_summary"]
+__all__ = ["capacity", "scale_to", "shortage_of_cores", "start", "workers_summary"]

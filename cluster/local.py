@@ -37,17 +37,17 @@ class LocalWorkers(LocalCluster):
     def __init__(self, config: ClusterConfig, *, uses_gpu: bool = False, folder: Path | None = None) -> None:
         wanted = config.local.gpus
         if wanted == "none" or (wanted == "auto" and not uses_gpu):
-            self._gpus: list[str] = []
+            self.gpus: list[str] = []
         else:
-            self._gpus = visible_gpus() if wanted == "auto" else [str(i) for i in wanted]
-            if not self._gpus:
+            self.gpus = visible_gpus() if wanted == "auto" else [str(i) for i in wanted]
+            if not self.gpus:
                 raise ClusterError(
                     "Models that run on a GPU need one.",
                     "no GPU in CUDA_VISIBLE_DEVICES or nvidia-smi",
                     "Set the models to run on the CPU, or run on a machine with a GPU.",
                 )
         self.config = config
-        self.limit = len(self._gpus) or None
+        self.limit = len(self.gpus) or None
         self.threads = config.threads_per_worker or self._share_of_cores()
         environment = settings.environment(self.threads)
         if wanted == "none":
@@ -93,10 +93,10 @@ class LocalWorkers(LocalCluster):
     def new_worker_spec(self) -> dict[Any, Any]:
         """Name and specification of the next worker; with GPUs, it gets the GPU with the fewest workers."""
         [(name, spec)] = super().new_worker_spec().items()
-        if not self._gpus:
+        if not self.gpus:
             return {name: spec}
         taken = [s["options"]["env"].get("CUDA_VISIBLE_DEVICES") for s in self.worker_spec.values()]
-        device = min(self._gpus, key=taken.count)
+        device = min(self.gpus, key=taken.count)
         options = spec["options"]
         return {name: spec | {"options": options | {"env": options["env"] | {"CUDA_VISIBLE_DEVICES": device}}}}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cluster.errors import ClusterError
+from cluster.processors import cores
 
 if TYPE_CHECKING:
     from distributed.deploy.cluster import Cluster
@@ -138,6 +139,23 @@ def capacity(cluster: Any) -> int:
     if math.isinf(adaptive.maximum):
         return 2 * max(present, 1)
     return max(present, per_job * math.ceil(adaptive.maximum / per_job))
+
+
+def shortage_of_cores(cluster: Any) -> str | None:
+    """Sentence that says that there are more GPUs than cores, if that is so."""
+    config = getattr(cluster, "config", None)  # none: a cluster of the caller's own
+    if config is None:
+        return None
+    if config.kind == "slurm":
+        gpus, available, where = config.slurm.gpus, config.slurm.cpus, " of a job"
+    else:
+        gpus, available, where = len(cluster.gpus), cores(), ""
+    if gpus <= available:
+        return None
+    return (
+        f"{gpus} GPUs{where} share {available} cores, and will wait for frames: a GPU needs at least one core that "
+        "decodes for it. Use more cores, or fewer GPUs."
+    )
 
 
 def running_adaptive(cluster: Any) -> Any:

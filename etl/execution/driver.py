@@ -99,6 +99,8 @@ class Driver:
                 self.cluster = self._workers.enter_context(
                     cluster.start(settings, folder=folder, uses_gpu=self._uses_gpu())
                 )
+                if shortage := cluster.shortage_of_cores(self.cluster):
+                    self.report.note(shortage)
             self._client = self._workers.enter_context(Client(self.cluster))
             link = cluster.workers_summary(self.cluster)["dashboard"]
             if link:

@@ -21,7 +21,7 @@ Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-THREADS: Final = 3
+THREADS: Final = 5
 
 
 class Lanes:

@@ -18,7 +18,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import cluster
-from cluster import local
+from cluster import local, scaling
 from cluster.config import ClusterConfig, LocalConfig
 from cluster.errors import ClusterError
 from cluster.scaling import parse_target
@@ -158,6 +158,19 @@ def test_workers_with_a_gpu_share_the_cores(
         hidden = chosen.local.gpus == "none"
         assert (found["CUDA_VISIBLE_DEVICES"] == "") == hidden
         assert started.default_workers == (12 if hidden else len(gpus.split(",")))
+
+
+def test_more_gpus_than_cores_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "cores", lambda: 3)
+    for gpus, said in (("0,1,2", None), ("0,1,2,3", "4 GPUs share 3 cores, and will wait for frames: ")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        with local.LocalWorkers(ClusterConfig(), uses_gpu=True) as started:
+            found = cluster.shortage_of_cores(started)
+            assert found is None if said is None else str(found).startswith(said)
+    jobs = SimpleNamespace(config=ClusterConfig(kind="slurm", slurm={"gres": "gpu:8", "cpus": 6}))
+    assert str(cluster.shortage_of_cores(jobs)).startswith("8 GPUs of a job share 6 cores, and will wait")
+    enough = SimpleNamespace(config=ClusterConfig(kind="slurm", slurm={"gres": "gpu:8", "cpus": 8}))
+    assert cluster.shortage_of_cores(enough) is None
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
