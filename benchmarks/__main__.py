@@ -49,7 +49,7 @@ QUICK = {
 }
 SIMULATED = ("query", "resume")  # share one simulated store
 OPENMMLAB = HERE.parent / ".venv-openmmlab" / "bin" / "python"  # `make openmmlab`
-ELSEWHERE = dict.fromkeys(("reference", "runtimes", "embedding"), OPENMMLAB)
+ELSEWHERE = dict.fromkeys(("reference", "runtimes", "embedding", "gaps"), OPENMMLAB)
 LIMIT = 1500  # seconds, of one benchmark
 GRACE = 20  # seconds that a stopped one has to put away what it made
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"

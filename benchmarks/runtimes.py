@@ -1,11 +1,9 @@
-"""The reference networks on torch and ONNX Runtime; on a GPU by precision, order of memory, torch.compile.
+"""The reference networks on torch and on ONNX Runtime, on the CPU. `benchmarks.gpu` is for GPUs.
 
-    python -m benchmarks.runtimes [--rounds 7]
-    python -m benchmarks.runtimes --device cuda [--networks rtmdet-m-person rtmpose-l-384x288 ...] [--no-compile]
+    python -m benchmarks.runtimes [--rounds 7] [--networks rtmdet-m-person rtmpose-l-384x288 ...]
 
-Random weights; only the networks run, on pictures of the real size. On the CPU one picture at a time, with all
-processors; on a GPU in the batches of a run. Without torch it goes on in the environment of `make openmmlab`, if that
-is there.
+Random weights; only the networks run, on pictures of the real size, one at a time, with all processors. Without torch
+it goes on in the environment of `make openmmlab`, if that is there.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import itertools
 import logging
 import os
 import subprocess
@@ -29,8 +26,6 @@ from benchmarks.harness import Results, Sample, interleaved, median, ratio
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-openmmlab" / "bin" / "python"
 FASTER = 3.0  # the goal: RTMPose over torch eager at batch 1
 ON_CPU = ("rtmpose-t", "rtmpose-s", "rtmdet-tiny", "depth-anything-v2-indoor-small")
-ON_GPU = ("rtmdet-m-person", "rtmpose-l-384x288", "depth-anything-v2-indoor-small", "depth-anything-v2-indoor-large")
-BATCHES = {"detector": 16, "pose": 32, "depth": 8}
 LEAST_S = 0.1  # of a timed run; shorter calls are repeated
 PRODUCTS = ("conv", "mm", "attention")  # parts of the names that torch gives them
 
@@ -136,74 +131,6 @@ def large_convolution(results: Results) -> None:
     results.add("a large convolution on torch", 2 * weights.numel() * 64 * 64 / 1e9 / seconds, "GFLOP/s")
 
 
-def variants(device: str, compiled: bool) -> list[dict[str, Any]]:
-    """What torch can be told: precisions, orders of memory, torch.compile."""
-    precisions = ("fp32", "bf16", "fp16") if device == "cuda" else ("fp32",)
-    choices = itertools.product(precisions, (False, True), (False, True) if compiled else (False,))
-    return [{"precision": p, "channels_last": c, "compile": k} for p, c, k in choices]
-
-
-def on_device(results: Results, name: str, rounds: int, device: str, compiled: bool, batch: int | None) -> None:
-    """One network on torch, in batches, in every variant."""
-    import copy
-
-    import torch
-
-    from etl.models.auglift import build as auglift_build
-    from etl.models.auglift.settings import parse
-    from etl.models.engines.network import on_torch
-    from etl.models.engines.torch_runtime import TorchContext
-
-    part = part_of(name)
-    settings = parse({part: name, "weights": "random", "device": device})
-    network = auglift_build.network_of(settings, part, None)
-    size = batch or BATCHES[part]
-    host = pictures(network, size).numpy()
-    works: dict[str, Callable[[], Sample]] = {}
-    for variant in variants(device, compiled):
-        runtime = TorchContext.choose(device, **variant)
-        forward = on_torch(copy.deepcopy(network), runtime)
-
-        def call(forward: Any = forward, runtime: Any = runtime) -> None:
-            forward(runtime.send(host))
-            if device == "cuda":
-                torch.cuda.synchronize()
-
-        words = [variant["precision"], *(word for word in ("channels_last", "compile") if variant[word])]
-        works[" ".join(words)] = repeated(call)
-    runs = interleaved(works, rounds)
-    for variant_name in works:
-        results.add(f"{name}: {variant_name}", size / median(runs, variant_name), "pictures/s")
-        if variant_name != "fp32":
-            results.add(f"{name}: {variant_name} against fp32", ratio(runs, "fp32", variant_name), "x")
-
-
-def resizing(results: Results, rounds: int, device: str) -> None:
-    """Making Depth Anything's input from full frames: on the host, and where the network runs."""
-    import numpy as np
-    import torch
-
-    from etl.models.auglift import build as auglift_build
-    from etl.models.auglift.settings import parse
-
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 256, (1002, 1000, 3), np.uint8) for _ in range(BATCHES["depth"])]
-    works: dict[str, Callable[[], Sample]] = {}
-    for where in ("host", "device"):
-        options = {"depth": "depth-anything-v2-indoor-tiny", "weights": "random", "device": device}
-        estimator = auglift_build.build_depth(parse({**options, "depth_resize": where}), None)
-
-        def call(estimator: Any = estimator) -> None:
-            estimator._inputs([(frame, (518, 518)) for frame in frames])
-            if device == "cuda":
-                torch.cuda.synchronize()
-
-        works[where] = repeated(call)
-    runs = interleaved(works, rounds)
-    for where in works:
-        results.add(f"resizing for depth on the {where}", 1e3 * median(runs, where) / len(frames), "ms a frame")
-
-
 def elsewhere() -> bool:
     """Go on in the environment of `make openmmlab`, if that is there; whether it was."""
     if not ENVIRONMENT.exists() or Path(sys.executable) == ENVIRONMENT:
@@ -216,12 +143,8 @@ def elsewhere() -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--networks", nargs="+", help=f"default: {', '.join(ON_CPU)}; on a GPU {', '.join(ON_GPU)}")
+    parser.add_argument("--networks", nargs="+", default=ON_CPU)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--variants", action="store_true", help="of torch, on the CPU too")
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--batch", type=int, help="of the variants; default: as a run has it")
     options = parser.parse_args()
     needed = ("torch", "mmpose", "onnx", "onnxruntime")
     if any(importlib.util.find_spec(name) is None for name in needed):
@@ -233,17 +156,10 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.disable(logging.INFO)
     results = Results("runtimes")
-    if options.device == "cpu" and not options.variants:
-        large_convolution(results)
-    names = options.networks or (ON_GPU if options.device == "cuda" else ON_CPU)
+    large_convolution(results)
     with tempfile.TemporaryDirectory() as cache:
-        for name in names:
-            if options.device == "cuda" or options.variants:
-                on_device(results, name, options.rounds, options.device, not options.no_compile, options.batch)
-            else:
-                on_processors(results, name, options.rounds, Path(cache))
-    if options.device == "cuda" or options.variants:
-        resizing(results, options.rounds, options.device)
+        for name in options.networks:
+            on_processors(results, name, options.rounds, Path(cache))
     results.finish()
 
 

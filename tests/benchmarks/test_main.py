@@ -16,7 +16,7 @@ from benchmarks.profile import part_of, shares, tops
 
 def test_every_module_can_be_imported_and_every_benchmark_is_one():
     names = {module.name for module in pkgutil.iter_modules(benchmarks.__path__)}
-    for name in sorted(names - {"__main__", "embedding"}):  # that one needs torch
+    for name in sorted(names - {"__main__", "embedding", "gaps", "gpu", "standin"}):  # these need torch
         importlib.import_module(f"benchmarks.{name}")
     assert names >= {*ALL, *ELSEWHERE}
 

@@ -9,6 +9,8 @@ from typing import Any, Final, Literal, TypeVar
 from etl.errors import ConfigError
 
 Package = Literal["mmdet", "mmpose"]
+Processing = Literal["transformers", "authors"]
+Sampling = Literal["nearest_1", "nearest_2", "nearest_4", "bilinear", "average"]
 
 PATCH: Final = 14
 """Side of the patches of Depth Anything, px of its input."""

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from etl.errors import MediaError
+from etl.models.auglift.catalog import Processing
 from etl.models.auglift.rtmdet import Image, Images
-from etl.models.auglift.settings import Processing
 from etl.models.base import ArrayDepth, DepthField, PartialDepth
 from etl.models.engines.network import Estimator, Forward, Network
 from etl.models.engines.torch_runtime import TorchContext

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from etl.models.auglift.catalog import Sampling
 from etl.models.auglift.pooling import area_weights
-from etl.models.auglift.settings import Sampling
 from etl.models.geometry import Size, resize_matrix, translation_matrix
 
 Matrix = NDArray[np.float64]

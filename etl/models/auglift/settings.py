@@ -9,13 +9,12 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from etl.errors import ConfigError
+from etl.models.auglift.catalog import Processing, Sampling
 
 Device = Literal["auto", "cuda", "cpu"]  # as in engines.torch_runtime, which imports torch
 Precision = Literal["fp32", "bf16", "fp16"]
 RuntimeName = Literal["auto", "torch", "onnxruntime"]
-Processing = Literal["transformers", "authors"]
 Part = Literal["detector", "pose", "depth"]
-Sampling = Literal["nearest_1", "nearest_2", "nearest_4", "bilinear", "average"]
 
 
 class AugliftSettings(BaseModel):

@@ -19,11 +19,11 @@ from etl.models.auglift import (
     catalog,
     openmmlab,
 )
+from etl.models.auglift.catalog import Processing
 from etl.models.auglift.depth_anything import DepthEstimator, input_size, resize, resize_on_device
 from etl.models.auglift.embedding import image_to_grid, sample
 from etl.models.auglift.rtmdet import PersonDetector
 from etl.models.auglift.rtmpose import PoseEstimator
-from etl.models.auglift.settings import Processing
 from etl.models.engines.torch_runtime import TorchContext
 from etl.models.geometry import apply
 from tests.etl.models.openmmlab import MARKS
