@@ -188,8 +188,8 @@ class DepthField(Protocol):
 
 
 @runtime_checkable
-class DeviceDepth(DepthField, Protocol):
-    """Depth of one frame on a device, whose parts are copied to the host for many frames at a time."""
+class DeviceDepth(Protocol):
+    """A `DepthField` on a device, whose parts are copied to the host for many frames at a time."""
 
     @staticmethod
     def copy_parts(depths: Sequence[Any], parts: Sequence[tuple[slice, slice]]) -> list[DepthField]:
