@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.node_check import Needs, check_node
-from cluster.processors import processors
 from etl.config import Config
 from etl.execution import steps
 from etl.execution.driver import RUN_FOLDER
@@ -16,10 +15,9 @@ from etl.execution.job import DatasetJob
 from etl.execution.plan import check_run, disk_needed
 from etl.execution.resume import inspect_store
 from etl.models.files import weights
-from etl.stages.estimate import Estimator, decodes_ahead, estimate_rows, load_rows
+from etl.stages.estimate import Estimator, decode_threads, estimate_rows, load_rows
 from etl.stages.identity import build_planned_models
 from etl.stages.progress import Silent, duration, size
-from etl.stages.throughput import DecodeThreads, WorkTimes
 from etl.store.partition import Partition
 from etl.store.workspace import Workspace
 
@@ -41,16 +39,10 @@ class Trial:
         rows = load_rows(self.estimator.annotations / self.partition.annotation, self.partition)
         estimate_rows(rows.isel(frame=slice(2)), models, self.estimator)  # a network's first call is slow
         rows = rows.isel(frame=slice(FRAMES))
-        # As in a run, more threads decode while that helps. The rate is that of the number of threads that a run keeps.
-        decoders, rates = DecodeThreads(processors()), dict[int, float]()
-        while True:
-            times, warm, threads = WorkTimes(), time.perf_counter(), decoders.count
-            estimate_rows(rows, models, self.estimator, threads=threads, ahead=decodes_ahead(models), times=times)
-            rates[threads] = rows.sizes["frame"] / (time.perf_counter() - warm)
-            decoders.learn(rows.sizes["frame"], times, threads)
-            if decoders.settled:
-                break
-        return {"models_s": built - begun, "frames_per_s": rates[decoders.count], "decode_threads": decoders.count}
+        warm = time.perf_counter()
+        estimate_rows(rows, models, self.estimator)
+        rate = rows.sizes["frame"] / (time.perf_counter() - warm)
+        return {"models_s": built - begun, "frames_per_s": rate, "decode_threads": decode_threads(models)}
 
 
 def check_worker(config: Config) -> tuple[str, list[str]]:

@@ -35,7 +35,7 @@ from etl.stages.files.features import verify_partition, write_partition
 from etl.stages.flight import Flight, Lanes
 from etl.stages.identity import build_planned_models
 from etl.stages.overlap import Overlap
-from etl.stages.throughput import DecodeThreads, WorkTimes
+from etl.stages.throughput import WorkTimes
 from etl.store.listing import wait_until_visible
 from etl.store.netcdf import NETCDF_LOCK
 from etl.store.partition import Partition, Receipt
@@ -83,10 +83,8 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
         rows = load_rows(wait_until_visible(estimator.annotations / partition.annotation), partition)
         map_rows = None if maps_path is None else maps.MapRows.of(rows, models, estimator.settings.embeddings)
         table = EstimatedRows(rows, models, estimator.settings, map_rows)
-        decoders = _decode_threads()
-        threads = decoders.count
         with (
-            decoded_frames(rows, estimator, threads=threads, ahead=decodes_ahead(models)) as (frames, all_decoded),
+            decoded_frames(rows, estimator, models) as (frames, all_decoded),
             _flight(table, models) as flight,
             progress.networks(),  # released when all batches are in flight: the next partition's follow them
         ):
@@ -95,7 +93,6 @@ def estimate_partition(partition: Partition, estimator: Estimator) -> Receipt:
             for batch in progress.start_next_when(all_decoded, batches):
                 flight.launch(table.keep_decoded(batch))
         times = flight.times
-        decoders.learn(partition.frames, times, threads)
         ds = table.finish()
         origin = {"partition": partition.id, "stage": estimator.description, "xycd_version": __version__}
         if map_rows is not None and maps_path is not None:  # first, because the features mark the partition as finished
@@ -132,14 +129,15 @@ def load_rows(path: Path, partition: Partition) -> xr.Dataset:
 
 @contextlib.contextmanager
 def decoded_frames(
-    rows: xr.Dataset, estimator: Estimator, *, threads: int, ahead: bool
+    rows: xr.Dataset, estimator: Estimator, models: ModelSet
 ) -> Iterator[tuple[Iterator[DecodedFrame], threading.Event]]:
     """Decode the frames of annotation rows, in order; the event is set when a read-ahead has decoded all of them."""
     numbers = np.unique(rows["frame_number"].values).tolist()
     media = Media.from_dict(json.loads(rows.attrs["media"]))
     settings, all_decoded = estimator.settings, threading.Event()
+    threads = decode_threads(models)
     frames = decode(estimator.media_root, media, numbers, threads=threads, max_pixels=settings.max_pixels)
-    if ahead:
+    if decodes_ahead(models):
         frames = read_ahead(_then_set(all_decoded, frames), _frame_memory(settings.decode_ahead_mb))
     with contextlib.closing(frames):
         yield frames, all_decoded
@@ -151,7 +149,13 @@ def decodes_ahead(models: ModelSet) -> bool:
     On a single processor that gains nothing and empties the models' caches: 2.4 % more processor time with the embedded
     models.
     """
-    return _decode_threads().limit > 1 or on_device(models)
+    return processors() > 1 or on_device(models)
+
+
+def decode_threads(models: ModelSet) -> int:
+    """Number of decoding threads: all cores of the worker beside a GPU, half of them where networks need cores too."""
+    cv2.setNumThreads(1)  # OpenCV's own threads would compete with those that decode and compute
+    return processors() if on_device(models) else max(1, processors() // 2)
 
 
 def on_device(models: ModelSet) -> bool:
@@ -171,13 +175,6 @@ def _lanes() -> Lanes:
     return Lanes()
 
 
-@functools.lru_cache(maxsize=1)
-def _decode_threads() -> DecodeThreads:
-    """Number of decoding threads of this process."""
-    cv2.setNumThreads(1)  # OpenCV's own threads would compete with those that decode and compute
-    return DecodeThreads(processors())
-
-
 def _then_set(event: threading.Event, items: Iterable[T]) -> Generator[T, None, None]:
     yield from items
     event.set()
@@ -195,8 +192,6 @@ def estimate_rows(
     models: ModelSet,
     estimator: Estimator,
     *,
-    threads: int = 1,
-    ahead: bool = True,
     times: WorkTimes | None = None,
 ) -> xr.Dataset:
     """Features of annotation rows, in memory; for trials, which write nothing.
@@ -209,8 +204,6 @@ def estimate_rows(
         Built for this process.
     estimator : Estimator
         Source of the frames, and the settings.
-    threads, ahead
-        See `decoded_frames` and `decodes_ahead`; they change no value.
     times : WorkTimes, optional
         Measures waiting and work.
 
@@ -226,7 +219,7 @@ def estimate_rows(
     """
     table = EstimatedRows(rows, models, estimator.settings)
     with (
-        decoded_frames(rows, estimator, threads=threads, ahead=ahead) as (frames, _),
+        decoded_frames(rows, estimator, models) as (frames, _),
         _flight(table, models, times) as flight,
     ):
         for batch in flight.measure(batched(frames, estimator.settings.batch)):

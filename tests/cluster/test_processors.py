@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cluster.processors import cores
+from cluster.processors import cores, processors
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,3 +15,12 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert cores() == 128
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cores() == 1
+
+
+def test_processors_are_what_the_cluster_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert processors() == 1
+    for text in ("", "many", "0", "1000"):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert processors() == allowed

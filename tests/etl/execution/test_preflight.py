@@ -129,23 +129,12 @@ def test_what_the_rate_means(config: Config, cluster: dict[str, Any], outlook: s
     assert lines[1] == f"outlook      36,000 frames are {outlook}"
 
 
-class Waiting(SimpleNamespace):
-    """An estimate whose networks wait for frames until four threads decode."""
-
-    def __call__(self, rows: Any, models: object, estimator: object, **options: Any) -> None:
-        threads = options.get("threads", 1)
-        self.asked.append(threads)
-        if "times" in options:
-            options["times"].wait_s, options["times"].model_s = 8 / min(threads, 4), 1.0
-
-
 def test_the_trial_decodes_as_the_run_will(monkeypatch: pytest.MonkeyPatch) -> None:
-    estimate = Waiting(asked=[])
-    monkeypatch.setattr("etl.execution.preflight.estimate_rows", estimate)
+    asked: list[int] = []
+    monkeypatch.setattr("etl.execution.preflight.estimate_rows", lambda rows, *_: asked.append(rows.sizes["frame"]))
     monkeypatch.setattr("etl.execution.preflight.build_planned_models", lambda *_: None)
     monkeypatch.setattr("etl.execution.preflight.load_rows", lambda path, partition: annotation.mock(frames=6))
-    monkeypatch.setattr("etl.execution.preflight.decodes_ahead", lambda models: True)
-    monkeypatch.setattr("etl.execution.preflight.processors", lambda: 16)
+    monkeypatch.setattr("etl.stages.estimate.processors", lambda: 16)
     trial = Trial(SimpleNamespace(annotation="a.nc"), SimpleNamespace(annotations=Path(), models=None, description=""))  # type: ignore[arg-type]
-    assert trial()["decode_threads"] == 4
-    assert estimate.asked == [1, 1, 2, 4, 8]
+    assert trial()["decode_threads"] == 8
+    assert asked == [2, 6]  # a network's first call is slow

@@ -26,7 +26,6 @@ from etl.stages.estimate import (
 )
 from etl.stages.files.features import write_partition
 from etl.stages.identity import describe_models, describe_stage, stage_key
-from etl.stages.throughput import DecodeThreads
 from etl.store.partition import Partition, cut_sequence
 from etl.store.workspace import FeatureStore
 from schemas import annotation, features
@@ -300,8 +299,17 @@ def test_a_worker_with_one_processor_decodes_between_batches_unless_its_models_l
 
     monkeypatch.setattr(estimate, "decode", noted)
     monkeypatch.setattr(identity, "build_models", lambda _: models)
-    monkeypatch.setattr(estimate, "_decode_threads", lambda: DecodeThreads(limit))
+    monkeypatch.setattr(estimate, "processors", lambda: limit)
     receipt = estimate_partition(parts[0], estimator)
     assert receipt.counts == {"ok": 5, "decode_error": 1}
     assert decoders == {"read-ahead" if ahead else threading.current_thread().name}
     assert receipt.model_s > 0
+
+
+def test_all_cores_decode_for_a_gpu_and_half_of_them_beside_networks_that_need_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for cores, beside_gpu, beside_networks in ((1, 1, 1), (2, 2, 1), (16, 16, 8)):
+        monkeypatch.setattr(estimate, "processors", lambda cores=cores: cores)
+        assert estimate.decode_threads(Elsewhere(on_device=True)) == beside_gpu
+        assert estimate.decode_threads(FakeModels()) == beside_networks

@@ -22,7 +22,6 @@ from etl.stages.estimate import Estimator, estimate_partition
 from etl.stages.files import features as feature_file
 from etl.stages.overlap import Overlap, free_worker_slot
 from etl.stages.progress import Silent
-from etl.stages.throughput import DecodeThreads
 from etl.store.partition import Partition
 from etl.store.workspace import FeatureStore
 from tests.etl.fakes import FakeModels
@@ -99,8 +98,7 @@ def run(several: tuple[Estimator, list[Partition]], monkeypatch: pytest.MonkeyPa
     """On a worker with one thread, that can decode ahead; writing takes so many seconds."""
     estimator, parts = several
     by_path = {str(part.path): str(number) for number, part in enumerate(parts)}
-    decoders = DecodeThreads(2)
-    monkeypatch.setattr(estimate, "_decode_threads", lambda: decoders)
+    monkeypatch.setattr(estimate, "processors", lambda: 2)
     monkeypatch.setattr(
         estimate,
         "load_rows",
