@@ -1,8 +1,8 @@
 """The index of all frames with their status, as Parquet, opened with Dask.
 
-It lies beside the feature files and is updated when it is opened: only files that are new since are read,
-and of them a few numbers a row. Parts are never changed, only replaced, and count when ``index.json`` names them; so
-any number of readers and refreshers get along. Where it can't be written, what is new stays in memory.
+It lies beside the feature files and is updated when it is opened: only files that are new since are read, and of them
+a few numbers a row. Each state is a Parquet file of its own, named by the feature files that it has, and is never
+changed; so any number of readers and writers get along. Where it can't be written, the rows stay in memory.
 """
 
 from __future__ import annotations
@@ -10,63 +10,46 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from etl.errors import WorkspaceError
 from etl.results.features import Features, open_features
 from etl.results.reading import status_names
 from etl.store.netcdf import opened, read_array
 from etl.store.partition import Receipt, digest
-from etl.store.workspace import Workspace, atomic_target, write_atomically
+from etl.store.workspace import Workspace, atomic_target
 from schemas.keys import SequenceKey
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
 FOLDER: Final = "index"
-LAYOUT: Final = 1
 GROUP_ROWS: Final = 1 << 17  # rows of a Parquet row group, and of a Dask partition
-PATIENCE: Final = 30.0  # seconds to wait for another refresh before going on without writing
-KEEP: Final = 86_400.0  # seconds that parts stay after they were replaced, for readers that still use them
+KEEP: Final = 86_400.0  # seconds that an earlier state stays, for readers that still use it
+CONTENTS: Final = b"xycd contents"  # metadata of a file: path by identity of the feature files in it
+TEXT: Final = pa.dictionary(pa.int32(), pa.string())  # in memory, where most rows repeat the row before
 SCHEMA: Final = pa.schema(
     [
-        *((name, pa.string()) for name in ("dataset", "subject", "action")),
+        *((name, TEXT) for name in ("dataset", "subject", "action")),
         ("subaction", pa.int32()),
-        ("camera", pa.string()),
+        ("camera", TEXT),
         ("person", pa.int32()),
         ("frame", pa.int32()),
-        ("status", pa.string()),
-        ("file", pa.string()),
+        ("status", TEXT),
+        ("file", TEXT),
     ]
 )
 
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file of the index.
-
-    Parameters
-    ----------
-    file : str
-        Its name.
-    rows : int
-        How many rows.
-    contents : tuple of str
-        Identities of the feature files in it.
-    """
-
-    file: str
-    rows: int
-    contents: tuple[str, ...]
+_TEXTS: Final = [field.name for field in SCHEMA if field.type == TEXT]
+_PLAIN: Final = pa.schema([(field.name, pa.string() if field.type == TEXT else field.type) for field in SCHEMA])
 
 
 def open_index(workspace: Path | str, dataset: str | None = None) -> dd.DataFrame:
@@ -93,14 +76,14 @@ def open_index(workspace: Path | str, dataset: str | None = None) -> dd.DataFram
     import dask.dataframe as dd
 
     root = Path(workspace)
-    names = [dataset] if dataset else _estimated(root)
     pieces = []
-    for name in names:
-        parts, fresh = refresh(root, open_features(root, name))
-        if parts:
-            pieces.append(dd.read_parquet([str(path) for path in parts], split_row_groups=True))
-        if len(fresh) or not parts:
-            pieces.append(dd.from_pandas(fresh, npartitions=1))
+    for name in [dataset] if dataset else _estimated(root):
+        found = refresh(root, open_features(root, name))
+        pieces.append(
+            dd.read_parquet(found, split_row_groups=True)
+            if isinstance(found, Path)
+            else dd.from_pandas(found, npartitions=1)
+        )
     return pieces[0] if len(pieces) == 1 else dd.concat(pieces)
 
 
@@ -114,114 +97,56 @@ def _estimated(root: Path) -> list[str]:
     return names
 
 
-def refresh(root: Path, features: Features) -> tuple[list[Path], pd.DataFrame]:
-    """Bring a dataset's index up to date.
-
-    Returns
-    -------
-    parts : list of Path
-        Its Parquet files.
-    fresh : pandas.DataFrame
-        Rows that couldn't be written; mostly none.
-    """
+def refresh(root: Path, features: Features) -> Path | pd.DataFrame:
+    """Bring a dataset's index up to date; its file, or its rows where it can't be written."""
     folder = features.store.folder / FOLDER
-    wanted = {_identity(receipt): (key, receipt) for key, receipt in features.files}
-    parts = _parts(folder, set(wanted))
-    if not _missing(wanted, parts):
-        return [folder / part.file for part in parts], _frame(root, features, [])
-    with contextlib.suppress(Timeout, WorkspaceError, OSError):
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / ".lock", timeout=PATIENCE):
-            parts = _parts(folder, set(wanted))  # another may have done it meanwhile
-            missing = _missing(wanted, parts)
-            if missing:
-                parts = _extend(folder, parts, missing, root, features)
-        return [folder / part.file for part in parts], _frame(root, features, [])
-    missing = _missing(wanted, parts)
-    return [folder / part.file for part in parts], _frame(root, features, list(missing.values()))
-
-
-def _identity(receipt: Receipt) -> str:
-    return f"{receipt.id}.{receipt.sha256[:12]}"
-
-
-def _missing(wanted: dict[str, tuple[SequenceKey, Receipt]], parts: Sequence[Part]) -> dict[str, Any]:
-    known = {identity for part in parts for identity in part.contents}
-    return {identity: item for identity, item in wanted.items() if identity not in known}
-
-
-def _parts(folder: Path, wanted: set[str]) -> list[Part]:
-    """Parts that hold nothing but wanted files; one with others is made anew."""
+    wanted = {f"{receipt.id}.{receipt.sha256[:12]}": (key, receipt) for key, receipt in features.files}
+    path = _path(folder, wanted)
+    if path.exists():
+        return path
+    table, contents = _earlier(folder, {identity: receipt.path for identity, (_, receipt) in wanted.items()})
+    tables = [table]
+    for identity, (key, receipt) in wanted.items():
+        if identity not in contents and (new := _table(root, features, key, receipt)) is not None:
+            tables.append(new)
+            contents[identity] = receipt.path
+    table = pa.concat_tables(tables).unify_dictionaries()
+    path = _path(folder, contents)  # without files that couldn't be read: they are tried again
     try:
-        content = json.loads((folder / "index.json").read_bytes())
-        if content["layout"] != LAYOUT:
-            return []
-        parts = [Part(p["file"], p["rows"], tuple(p["contents"])) for p in content["parts"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # absent or damaged: it is made anew
-    return [part for part in parts if wanted.issuperset(part.contents) and (folder / part.file).exists()]
+        folder.mkdir(exist_ok=True)
+        schema = _PLAIN.with_metadata({CONTENTS: json.dumps(contents)})
+        with atomic_target(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for batch in table.combine_chunks().to_batches(GROUP_ROWS):
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+    except (OSError, WorkspaceError):
+        return table.cast(_PLAIN).to_pandas()
+    for old in _states(folder):
+        if old != path and time.time() - old.stat().st_mtime > KEEP:
+            old.unlink(missing_ok=True)
+    return path
 
 
-def _extend(
-    folder: Path, parts: list[Part], missing: dict[str, tuple[SequenceKey, Receipt]], root: Path, features: Features
-) -> list[Part]:
-    """Write the rows of new files as one more part, which takes up smaller ones; the parts after that."""
-    tables, contents = [], []
-    for identity, (key, receipt) in missing.items():
-        if (table := _table(root, features, key, receipt)) is not None:
-            tables.append(table)
-            contents.append(identity)
-    rows = sum(table.num_rows for table in tables)
-    parts = list(parts)
-    taken: list[Path] = []
-    # As in a log-structured merge tree: each part is more than twice as large as the next, so there are few.
-    while parts and parts[-1].rows <= 2 * rows:
-        last = parts.pop()
-        taken.insert(0, folder / last.file)
-        contents = [*last.contents, *contents]
-        rows += last.rows
-    if rows:
-        new = Part(f"{digest(contents, length=16)}.parquet", rows, tuple(contents))
-        with atomic_target(folder / new.file) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-            for batch in _batches([*(pq.ParquetFile(path) for path in taken), *tables]):
-                writer.write_table(batch, row_group_size=GROUP_ROWS)
-        parts.append(new)
-    replaced = _replaced(folder, {part.file for part in parts})
-    waiting = {file: since for file, since in replaced.items() if time.time() - since <= KEEP}
-    content = {"layout": LAYOUT, "parts": [asdict(part) for part in parts], "replaced": waiting}
-    write_atomically(folder / "index.json", json.dumps(content).encode())
-    for file in replaced.keys() - waiting.keys():
-        (folder / file).unlink(missing_ok=True)
-    return parts
+def _path(folder: Path, identities: Mapping[str, object]) -> Path:
+    return folder / f"{digest(sorted(identities), length=16)}.parquet"
 
 
-def _replaced(folder: Path, used: set[str]) -> dict[str, float]:
-    """Parts that are there and not used, with the epoch second since which that is known."""
-    since: dict[str, float] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        since = {
-            str(file): float(at) for file, at in json.loads((folder / "index.json").read_bytes())["replaced"].items()
-        }
-    return {p.name: since.get(p.name, time.time()) for p in folder.glob("*.parquet") if p.name not in used}
+def _states(folder: Path) -> list[Path]:
+    """Files of the index, the newest first."""
+    return sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _batches(sources: Sequence[pa.Table | pq.ParquetFile]) -> Iterator[pa.Table]:
-    """Tables of about GROUP_ROWS rows of all sources, in order, as `SCHEMA` has them."""
-    waiting: list[pa.Table] = []
-    for source in sources:
-        whole = [source] if isinstance(source, pa.Table) else map(pa.Table.from_batches, _lists(source))
-        for table in whole:
-            waiting.append(table.cast(SCHEMA))
-            if sum(t.num_rows for t in waiting) >= GROUP_ROWS:
-                yield pa.concat_tables(waiting)
-                waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
-
-
-def _lists(file: pq.ParquetFile) -> Iterator[list[pa.RecordBatch]]:
-    for batch in file.iter_batches(GROUP_ROWS):
-        yield [batch]
+def _earlier(folder: Path, wanted: Mapping[str, str]) -> tuple[pa.Table, dict[str, str]]:
+    """Rows that the newest readable state has of the wanted files, and these files."""
+    for path in _states(folder):
+        with contextlib.suppress(OSError, ValueError, KeyError, pa.ArrowException):
+            contents = json.loads((pq.read_schema(path).metadata or {})[CONTENTS])
+            table = pq.read_table(path, read_dictionary=_TEXTS).select(SCHEMA.names).cast(SCHEMA)
+            kept = {identity: file for identity, file in contents.items() if wanted.get(identity) == file}
+            if len(kept) < len(contents):
+                files = [f for f in table["file"].unique().to_pylist() if f.endswith(tuple(kept.values()))]
+                table = table.filter(pc.is_in(table["file"].cast(pa.string()), pa.array(files, pa.string())))
+            return table, kept
+    return SCHEMA.empty_table(), {}
 
 
 def _table(root: Path, features: Features, key: SequenceKey, receipt: Receipt) -> pa.Table | None:
@@ -232,21 +157,13 @@ def _table(root: Path, features: Features, key: SequenceKey, receipt: Receipt) -
             number, person, status = (read_array(file, name) for name in ("frame_number", "person", "status"))
     except (OSError, KeyError):
         return None
-    count = len(status)
-    # A dictionary of one value is a text repeated at no cost.
     fixed = {"dataset": key.dataset, "subject": key.subject, "action": key.action, "camera": key.camera}
     fixed["file"] = path.relative_to(root).as_posix()
-    columns: dict[str, Any] = {name: _repeated(value, count) for name, value in fixed.items()}
-    columns |= {"subaction": np.full(count, key.subaction, np.int32), "person": person, "frame": number}
-    columns["status"] = pa.array(status_names(status).tolist(), pa.string())
-    return pa.table({name: columns[name] for name in SCHEMA.names})
+    columns: dict[str, Any] = {name: _repeated(value, len(status)) for name, value in fixed.items()}
+    columns |= {"subaction": np.full(len(status), key.subaction, np.int32), "person": person, "frame": number}
+    columns["status"] = pa.array(status_names(status).tolist(), pa.string()).dictionary_encode()
+    return pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
 
 
 def _repeated(text: str, count: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([text], pa.string()))
-
-
-def _frame(root: Path, features: Features, files: Sequence[tuple[SequenceKey, Receipt]]) -> pd.DataFrame:
-    """Rows of feature files in memory."""
-    tables = [table for key, receipt in files if (table := _table(root, features, key, receipt)) is not None]
-    return pa.concat_tables([SCHEMA.empty_table(), *(table.cast(SCHEMA) for table in tables)]).to_pandas()

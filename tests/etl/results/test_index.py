@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from filelock import Timeout
 
 import etl
 from etl.errors import WorkspaceError
-from etl.results import index
 from etl.results.index import open_index
 from etl.store.workspace import Current, Workspace
 from schemas.features import Status
@@ -34,9 +30,8 @@ def rows(root: Path, dataset: str | None = None) -> pd.DataFrame:
     return table.sort_values(["subject", "action", "camera", "person", "frame"], ignore_index=True)
 
 
-def parts(root: Path) -> list[dict[str, Any]]:
-    content = json.loads((stores.store_of(root).folder / "index" / "index.json").read_text())
-    return content["parts"]
+def states(root: Path) -> list[Path]:
+    return sorted((stores.store_of(root).folder / "index").glob("*.parquet"))
 
 
 def test_every_frame_is_there_once(root: Path) -> None:
@@ -69,14 +64,12 @@ def test_only_new_files_are_read(tmp_path: Path, opens: list[str]) -> None:
     stores.estimate(tmp_path, partitions[20:22])
     assert len(rows(tmp_path)) == sum(p.rows for p in partitions[:22])
     assert len(opens) == 2
-    assert len(parts(tmp_path)) == 2
-    # Parts don't become many: small ones are taken up.
     for part in partitions[22:]:
+        opens.clear()
         stores.estimate(tmp_path, [part])
         open_index(tmp_path)
+        assert len(opens) == 1
     assert len(rows(tmp_path)) == 160
-    assert len(parts(tmp_path)) <= 4
-    assert sum(part["rows"] for part in parts(tmp_path)) == 160
 
 
 def test_rows_of_files_that_count_no_more_go(root: Path, opens: list[str]) -> None:
@@ -89,7 +82,7 @@ def test_rows_of_files_that_count_no_more_go(root: Path, opens: list[str]) -> No
     assert f"h36m/features/stage-key/{receipt.path}" not in set(table["file"])
 
 
-def test_a_frame_keeps_answering_while_parts_are_replaced(tmp_path: Path) -> None:
+def test_a_frame_keeps_answering_while_the_index_grows(tmp_path: Path) -> None:
     partitions = stores.annotate(tmp_path, stores.keys())
     stores.estimate(tmp_path, partitions[:3])
     early = open_index(tmp_path)
@@ -98,77 +91,49 @@ def test_a_frame_keeps_answering_while_parts_are_replaced(tmp_path: Path) -> Non
     assert len(early.compute()) == sum(p.rows for p in partitions[:3])
 
 
-def test_old_parts_stay_for_readers_after_they_were_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_states_stay_for_a_day(tmp_path: Path) -> None:
     partitions = stores.annotate(tmp_path, stores.keys())
-    stores.estimate(tmp_path, partitions[:3])
-    rows(tmp_path)
-    folder = stores.store_of(tmp_path).folder / "index"
-    long_ago = time.time() - 25 * 3600
-    for path in folder.glob("*.parquet"):
-        os.utime(path, (long_ago, long_ago))
-    early = open_index(tmp_path)
-    stores.estimate(tmp_path, partitions[3:])
-    assert len(open_index(tmp_path)) == 160
-    assert len(early.compute()) == sum(p.rows for p in partitions[:3])
-    # A day after they were replaced they go, whatever the rest does.
-    content = json.loads((folder / "index.json").read_text())
-    assert len(content["replaced"]) == 1
-    content["replaced"] = dict.fromkeys(content["replaced"], long_ago)
-    content["parts"] = []
-    (folder / "index.json").write_text(json.dumps(content))
-    rows(tmp_path)
-    assert not [name for name in content["replaced"] if (folder / name).exists()]
+    for number in (3, 4):
+        stores.estimate(tmp_path, partitions[:number])
+        rows(tmp_path)
+    long_ago, now = time.time() - 25 * 3600, time.time()
+    old, young = states(tmp_path)
+    os.utime(old, (long_ago, long_ago))
+    os.utime(young, (now - 3600, now - 3600))
+    stores.estimate(tmp_path, partitions)
     assert len(rows(tmp_path)) == 160
+    assert not old.exists()
+    assert young.exists()
+    assert len(states(tmp_path)) == 2
 
 
-def test_replaced_parts_are_removed_in_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = stores.store_of(root).folder / "index"
-    rows(root)
-    stray = folder / "old.parquet"
-    stray.write_bytes(b"")
-    (folder / "index.json").unlink()
-    rows(root)
-    assert stray.exists()
-    monkeypatch.setattr(index, "KEEP", -1.0)
-    (folder / "index.json").unlink()
-    rows(root)
-    assert not stray.exists()
-    assert len(rows(root)) == 160
+@pytest.mark.parametrize("damage", [b"", b"PAR1 nothing else", None])
+def test_a_damaged_state_is_passed_over(tmp_path: Path, opens: list[str], damage: bytes | None) -> None:
+    partitions = stores.annotate(tmp_path, stores.keys())
+    stores.estimate(tmp_path, partitions[:5])
+    rows(tmp_path)
+    (state,) = states(tmp_path)
+    if damage is None:  # another table that somebody left there
+        pd.DataFrame({"a": [1]}).to_parquet(state)
+    else:
+        state.write_bytes(damage)
+    opens.clear()
+    stores.estimate(tmp_path, partitions[5:])
+    assert len(rows(tmp_path)) == 160
+    assert len(opens) == len(partitions)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"layout": 1}', b'{"layout": 0, "parts": []}'])
-def test_a_damaged_index_is_made_anew(root: Path, damage: bytes) -> None:
-    rows(root)
-    (stores.store_of(root).folder / "index" / "index.json").write_bytes(damage)
-    assert len(rows(root)) == 160
+def test_a_file_that_was_made_again_is_read_again(root: Path) -> None:
+    before = rows(root)
+    stores.estimate(root, stores.annotate(root, stores.keys()), {5: Status.NO_PERSON})
+    after = rows(root)
+    assert len(after) == len(before) == 160
+    assert set(after.loc[after["status"] != "ok", "frame"]) == {5}
 
 
 def test_where_it_cannot_be_written_it_stays_in_memory(root: Path) -> None:
     (stores.store_of(root).folder / "index").write_text("a file where the folder would be")
     assert len(rows(root)) == 160
-
-
-def test_a_refresh_that_takes_long_is_not_waited_for(
-    tmp_path: Path, opens: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    partitions = stores.annotate(tmp_path, stores.keys())
-    stores.estimate(tmp_path, partitions[:20])
-    rows(tmp_path)
-    stores.estimate(tmp_path, partitions[20:])
-
-    class Busy:
-        def __init__(self, path: Path, timeout: float) -> None:
-            pass
-
-        def __enter__(self) -> None:
-            raise Timeout("busy")
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(index, "FileLock", Busy)
-    assert len(rows(tmp_path)) == 160
-    assert len(parts(tmp_path)) == 1
 
 
 def test_several_datasets(root: Path) -> None:
