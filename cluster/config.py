@@ -24,8 +24,8 @@ _MEMORY: Final = re.compile(r"([1-9]\d{0,6})([KMGT])")
 _DIRECTIVE: Final = re.compile(r"--[a-z][a-z0-9-]*(=[\w@%+:,./~&|*!()\[\]-]+)?", re.ASCII)
 _OURS: Final = {  # directives that have a key of their own, or would break the matching of jobs and workers
     "account", "array", "chdir", "clusters", "comment", "constraint", "cpus-per-task", "error", "exclude", "gres",
-    "job-name", "mem", "nodes", "ntasks", "no-requeue", "open-mode", "output", "parsable", "partition", "qos",
-    "requeue", "signal", "test-only", "time", "wait", "wrap",
+    "job-name", "mem", "mem-per-cpu", "mem-per-gpu", "nodes", "ntasks", "no-requeue", "open-mode", "output", "parsable",
+    "partition", "qos", "requeue", "signal", "test-only", "time", "wait", "wrap",
 }  # fmt: skip
 _GPU_DIRECTIVES: Final = ("--gpus", "--gpus-per-node", "--gpus-per-task")  # the same for one task on one node
 
@@ -81,6 +81,12 @@ def memory_bytes(text: str) -> int:
     if not found or not text.isascii():
         raise ValueError(f"a memory size must be a whole number and K, M, G or T, such as 16G, not {text!r}")
     return int(found[1]) * 1024 ** (1 + "KMGT".index(found[2]))
+
+
+def _job_memory(value: str) -> str:
+    if value != "all":
+        memory_bytes(value)
+    return value
 
 
 def _one_line(value: str) -> str:
@@ -158,6 +164,9 @@ Interface = Annotated[str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,31}", "an i
 Dashboard = Annotated[str, _matching(r"[A-Za-z0-9_.-]*:\d{1,5}", "a dashboard address must be like 127.0.0.1:8787")]
 Walltime = Annotated[str, _parsed_by(walltime_seconds)]
 Memory = Annotated[str, _parsed_by(memory_bytes)]
+JobMemory = Annotated[str, AfterValidator(_job_memory)]
+MemoryPer = Literal["job", "cpu", "gpu", "none"]
+_MEMORY_OPTION: Final = {"job": "--mem", "cpu": "--mem-per-cpu", "gpu": "--mem-per-gpu"}
 Line = Annotated[str, AfterValidator(_one_line)]
 Lines = Annotated[tuple[Line, ...], BeforeValidator(_lines)]
 Directive = Annotated[str, AfterValidator(_directive)]
@@ -182,12 +191,20 @@ class LocalConfig(_Frozen):
     )
 
 
+def memory_directive(memory: str, per: MemoryPer) -> str | None:
+    """The sbatch option that asks for memory; None where a site wants no such option."""
+    return None if per == "none" else f"{_MEMORY_OPTION[per]}={'0' if memory == 'all' else memory}"
+
+
 class DriverConfig(_Frozen):
     """The small batch job that runs the driver under `--detach`."""
 
     partition: Names | None = Field(None, description="partition of that job; None: that of the workers")
     cpus: PositiveInt = Field(2, description="CPU cores of that job")
-    memory: Memory = Field("4G", description="memory of that job")
+    memory: JobMemory = Field("4G", description="memory of that job")
+    memory_per: MemoryPer | None = Field(
+        None, description="what memory is of, as slurm.memory_per; None: that, or job in place of gpu"
+    )
     walltime: Walltime = Field("2-00:00:00", description="walltime of that job, and so of the whole run")
     gres: Gres | None = Field(None, description="gres of that job, such as gpu:1, for a partition that requires one")
     directives: Directives = Field((), description="further sbatch options of that job")
@@ -203,7 +220,12 @@ class SlurmConfig(_Frozen):
     exclude: Nodes | None = Field(None, description="nodes to avoid, such as n1,n[3-5]")
     gres: Gres | None = Field("gpu:1", description="gres of a job; None for CPU jobs")
     cpus: PositiveInt = Field(4, description="CPU cores per job")
-    memory: Memory = Field("16G", description="memory per job")
+    memory: JobMemory = Field("16G", description='memory of a job, or of what memory_per says; "all": of a whole node')
+    memory_per: MemoryPer = Field(
+        "job",
+        description="what memory is of, for sites that refuse --mem: job, cpu (--mem-per-cpu), gpu (--mem-per-gpu), or "
+        "none: jobs ask for no memory, and get what the site gives",
+    )
     walltime: Walltime = Field(
         "04:00:00", description="walltime of a job; workers leave before it ends and are replaced"
     )
@@ -243,7 +265,20 @@ class SlurmConfig(_Frozen):
             raise ValueError(
                 f"workers of a job must share its GPUs evenly, not {self.workers_per_job} workers with gres {self.gres}"
             )
+        if self.memory == "all" and self.memory_per != "job":
+            raise ValueError(f'memory = "all" is of a job, not of memory_per = "{self.memory_per}"')
+        if self.memory_per == "gpu" and not self.gpus:
+            raise ValueError(
+                'memory_per = "gpu" needs jobs with GPUs: set gres, or a directive such as --gpus-per-node=1'
+            )
         return self
+
+    @property
+    def job_memory(self) -> int | None:
+        """Bytes of a job's memory; None where only SLURM knows: all of a node's, or the site's default."""
+        if self.memory == "all" or self.memory_per == "none":
+            return None
+        return memory_bytes(self.memory) * {"job": 1, "cpu": self.cpus, "gpu": self.gpus}[self.memory_per]
 
     @property
     def gpus(self) -> int:

@@ -117,7 +117,7 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
         bounds = f"{adaptive.minimum // per_job}:{most}"
     extra = cluster.summary() if hasattr(cluster, "summary") else {"kind": "local", "problems": []}
     config = getattr(cluster, "config", None)  # absent from a cluster that xycd did not start
-    link = cluster.dashboard_link if config is None or config.dashboard_address else None
+    link = dashboard_link(cluster) if config is None or config.dashboard_address else None
     return {
         "workers": len(cluster.scheduler_info["workers"]),
         "wanted": len(cluster.worker_spec),
@@ -164,12 +164,24 @@ def running_adaptive(cluster: Any) -> Any:
     return adaptive if adaptive is not None and adaptive.state in ("starting", "running") else None
 
 
+def dashboard_link(cluster: Any) -> str:
+    """The address at which the dashboard answers on this host.
+
+    dask puts the scheduler's host into it, where nothing listens if the dashboard is bound to another address.
+    """
+    link, config = urlsplit(cluster.dashboard_link), getattr(cluster, "config", None)
+    host = (config.dashboard_address or "").rpartition(":")[0] if config is not None else ""
+    if host in ("", "0.0.0.0"):  # all of this host's addresses
+        return link.geturl()
+    return link._replace(netloc=f"{host}:{link.port}").geturl()
+
+
 def tunnel(link: str) -> str:
     """The ssh command that forwards the dashboard at `link` to the same port of the user's own machine.
 
     When the driver itself runs in a job, the tunnel goes through the host that submitted the job.
     """
-    port, user = urlsplit(link).port, getpass.getuser()
+    port, user, host = urlsplit(link).port, getpass.getuser(), urlsplit(link).hostname
     login = os.environ.get("SLURM_SUBMIT_HOST") if "SLURM_JOB_ID" in os.environ else None
     jump = f" -J {user}@{login}" if login else ""
-    return f"ssh -N -L {port}:127.0.0.1:{port}{jump} {user}@{socket.gethostname()}"
+    return f"ssh -N -L {port}:{host}:{port}{jump} {user}@{socket.gethostname()}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import files
-from cluster.config import ClusterConfig, walltime_seconds
+from cluster.config import ClusterConfig, memory_directive, walltime_seconds
 from cluster.control import ONE_DRIVER, read_status
 from cluster.errors import ClusterError, NoRun, SubmissionRejected
 from cluster.slurm import commands
@@ -43,14 +43,15 @@ def driver_script(config: ClusterConfig, arguments: Sequence[str], folder: Path)
         "--nodes": "1",
         "--ntasks": "1",
         "--cpus-per-task": str(driver.cpus),
-        "--mem": driver.memory,
         "--time": driver.walltime,
         "--signal": f"B:INT@{notice}",
         "--output": str(log_path(folder)),
         "--open-mode": "append",
     }
     directives = [f"{name}={value}" for name, value in options.items() if value is not None]
-    directives += ["--no-requeue", *driver.directives]
+    per = driver.memory_per or ("job" if slurm.memory_per == "gpu" else slurm.memory_per)
+    memory = memory_directive(driver.memory, "job" if driver.memory == "all" else per)
+    directives += [*([memory] if memory else []), "--no-requeue", *driver.directives]
     lines = [f"#SBATCH {directive}" for directive in directives]
     # SLURM sends its signals to the batch shell; `exec` replaces the shell by the driver.
     command = f"exec {slurm.python or shlex.quote(sys.executable)} {shlex.join(arguments)}"

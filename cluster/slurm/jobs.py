@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 import dask
@@ -14,7 +14,7 @@ from distributed import Security
 from distributed.core import Status
 
 from cluster import settings
-from cluster.config import ClusterConfig, SlurmConfig, memory_bytes, walltime_seconds
+from cluster.config import ClusterConfig, SlurmConfig, memory_directive, walltime_seconds
 from cluster.slurm import commands
 from cluster.slurm.jobqueue import SLURMJob
 from cluster.slurm.keys import worker_security
@@ -22,6 +22,9 @@ from cluster.slurm.shared_folder import log_path, shared_folder
 
 SECTION = "xycd"  # of dask's configuration; a user's own jobqueue.yaml is ignored, since its values are unchecked
 AT_ONCE = 4  # sbatch processes at a time, since slurmctld is shared
+
+# MB of a job that asked for no memory, or for a whole node's; 0, which is no limit for dask, where SLURM doesn't say.
+_MEMORY_OF_JOB: Final = "${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * ${SLURM_CPUS_ON_NODE:-1}))}"
 
 
 class WorkerJob(SLURMJob):
@@ -87,12 +90,17 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
     for option in ("qos", "constraint", "exclude", "gres"):
         if getattr(slurm, option) is not None:
             directives.append(f"--{option}={getattr(slurm, option)}")
+    if memory := memory_directive(slurm.memory, slurm.memory_per):
+        directives.append(memory)
     environment = settings.environment(slurm.cpus) | settings.as_environment(settings.WORKER)
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]  # the port opens even with --no-dashboard
     arguments += ["--lifetime", f"{leave}s", "--lifetime-stagger", f"{spread}s"]
     if slurm.worker_ports:
         arguments += ["--worker-port", slurm.worker_ports, "--nanny-port", slurm.worker_ports]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    if slurm.job_memory is None:
+        exports.append(f"export XYCD_WORKER_MEMORY=$(({_MEMORY_OF_JOB} * 1048576 / {slurm.workers_per_job}))")
+        arguments += ["--memory-limit", "$XYCD_WORKER_MEMORY"]  # of two values of an option, dask takes the last
     command = "distributed.cli.dask_worker"
     if slurm.workers_per_job > 1:
         command = f"cluster.slurm.launcher {slurm.workers_per_job}"
@@ -104,10 +112,11 @@ def job_options(config: ClusterConfig, folder: Path, job_name: str, security: Se
         "account": slurm.account,
         "walltime": slurm.walltime,
         "job_cpu": slurm.cpus,
-        "job_mem": slurm.memory,
+        "job_mem": "0",  # left out by `job_directives_skip`: ours is one of several options
+        "job_directives_skip": ["--mem="],
         "cores": 1,  # threads of a worker: one partition at a time
         "processes": 1,
-        "memory": f"{memory_bytes(slurm.memory) // slurm.workers_per_job}B",
+        "memory": f"{(slurm.job_memory or 0) // slurm.workers_per_job}B",
         "job_extra_directives": directives + list(slurm.directives),
         "job_script_prologue": ["umask 077", *slurm.prologue, *exports],
         "worker_command": command,

@@ -219,6 +219,22 @@ def test_frozen_and_round_trip() -> None:
         config.minimum = 3  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("slurm", "said"),
+    [
+        ({"memory": "all", "memory_per": "cpu"}, 'memory = "all" is of a job'),
+        ({"memory_per": "gpu", "gres": None}, "needs jobs with GPUs"),
+        ({"memory": "most"}, "a memory size must be"),
+        ({"directives": ["--mem-per-cpu=4G"]}, "--mem-per-cpu has a key of its own"),
+    ],
+)
+def test_memory_of_jobs(slurm: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        SlurmConfig.model_validate(slurm)
+    directives = {"memory_per": "gpu", "memory": "8G", "gres": None, "directives": ["--gpus-per-node=a100:4"]}
+    assert SlurmConfig.model_validate(directives).job_memory == 32 * 2**30
+
+
 def test_dashboard() -> None:
     assert ClusterConfig().dashboard_address == "127.0.0.1:0"
     assert ClusterConfig(dashboard=False).dashboard_address is None

@@ -48,6 +48,7 @@ JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={root}/log/jobcomp.txt
+JobSubmitPlugins=lua
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,sched_min_interval=100000,bf_interval=2,batch_sched_delay=0
 SelectType=select/cons_tres
@@ -69,6 +70,20 @@ NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 Boards=1 SocketsPerBoard=1 "
     "CoresPerSocket=4 ThreadsPerCore=1 RealMemory=8000 Gres=gpu:{gpus} State=UNKNOWN\n"
 )
+
+# Of partition "strict", a site that wants memory to be stated for each core, or not at all.
+SUBMIT = """\
+function slurm_job_submit(job, partitions, uid)
+    if job.partition == "strict" and job.min_mem_per_node ~= nil then
+        slurm.log_user("Don't use --mem here: use --mem-per-cpu.")
+        return slurm.ERROR
+    end
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, uid)
+    return slurm.SUCCESS
+end
+"""
 
 
 def missing() -> str | None:
@@ -141,7 +156,9 @@ class Slurm:
         common = "MaxTime=INFINITE DefaultTime=30:00 State=UP"
         text += f"PartitionName=gpu Nodes=n[1-{self.single}] Default=YES {common}\n"
         text += f"PartitionName=whole Nodes=big {common}\n"
+        text += f"PartitionName=strict Nodes=n[1-{self.single}] DefMemPerCPU=700 {common}\n"
         self.conf.write_text(text)
+        (self.conf.parent / "job_submit.lua").write_text(SUBMIT)
         (self.conf.parent / "gres.conf").write_text(gres)
         limits = "ConstrainCores=no\nConstrainDevices=no\nConstrainRAMSpace=no\n"
         (self.conf.parent / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n" + limits)

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,36 @@ def test_what_the_scheduler_shows(slurm: Slurm, config: Make, tmp_path: Path, da
         assert ("status" in shown) is dashboard
         if not dashboard:
             assert shown == []
-        assert (cluster.workers_summary(workers)["dashboard"] is not None) is dashboard
+        link = cluster.workers_summary(workers)["dashboard"]
+        assert (link is not None) is dashboard
+        if link:
+            with urllib.request.urlopen(link, timeout=30) as page:
+                assert page.status == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"memory": "600M", "memory_per": "cpu", "cpus": 2}, 1200),
+        ({"memory_per": "none", "cpus": 2}, 1400),  # the partition's default of 700 MB a core
+    ],
+)
+def test_a_site_that_refuses_mem(
+    slurm: Slurm, config: Make, tmp_path: Path, options: dict[str, object], limit: int
+) -> None:
+    with cluster.start(config(1, partition="strict", **options), folder=tmp_path / "run") as workers:
+        until(lambda: connected(workers) == 1)
+        (worker,) = workers.scheduler_info["workers"].values()
+        assert worker["memory_limit"] == limit * 2**20
+    with pytest.raises(SubmissionRejected, match="use --mem-per-cpu"):
+        cluster.start(config(1, partition="strict", memory="1G"), folder=tmp_path / "other")
+
+
+def test_memory_of_a_whole_node(slurm: Slurm, config: Make, tmp_path: Path) -> None:
+    with cluster.start(config(1, memory="all"), folder=tmp_path / "run") as workers:
+        until(lambda: connected(workers) == 1)
+        (worker,) = workers.scheduler_info["workers"].values()
+        assert worker["memory_limit"] in (0, 8000 * 2**20)  # 0: no limit but SLURM's
 
 
 def listening(pid: int) -> list[Any]:

@@ -18,7 +18,7 @@ import pytest
 import cluster
 from cluster.config import ClusterConfig, SlurmConfig
 from cluster.errors import ClusterError, SubmissionRejected
-from cluster.scaling import tunnel
+from cluster.scaling import dashboard_link, tunnel
 from cluster.slurm import cluster as slurm
 from cluster.slurm import commands, jobs, network
 from cluster.slurm.supervisor import JobUsage, Supervisor
@@ -95,6 +95,32 @@ def test_several_workers_a_job() -> None:
     assert " -m cluster.slurm.launcher 4 tls://" in worker
     assert "--memory-limit 16.00GiB" in worker
     assert "--nanny" in worker.split()
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "limit"),
+    [
+        ({"memory": "24G"}, "--mem=24G", "24.00GiB"),
+        ({"memory": "4G", "memory_per": "cpu", "cpus": 6}, "--mem-per-cpu=4G", "24.00GiB"),
+        ({"memory": "40G", "memory_per": "gpu", "gres": "gpu:a100:2"}, "--mem-per-gpu=40G", "80.00GiB"),
+        (
+            {"memory": "40G", "memory_per": "gpu", "gres": "gpu:2", "workers_per_job": 2},
+            "--mem-per-gpu=40G",
+            "40.00GiB",
+        ),
+        ({"memory_per": "none"}, None, "$XYCD_WORKER_MEMORY"),
+        ({"memory": "all"}, "--mem=0", "$XYCD_WORKER_MEMORY"),
+    ],
+)
+def test_memory_is_asked_for_once_and_in_the_form_of_the_site(
+    options: dict[str, Any], asked: str | None, limit: str
+) -> None:
+    config = ClusterConfig(kind="slurm", slurm=SlurmConfig.model_validate(options))
+    lines = jobs.job_script(config, Path("/shared/run")).splitlines()
+    assert [line for line in lines if line.startswith("#SBATCH --mem")] == ([f"#SBATCH {asked}"] if asked else [])
+    words = lines[-1].split()
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--memory-limit"]
+    assert given[-1] == limit
 
 
 class Worker(SimpleNamespace):
@@ -300,6 +326,17 @@ def test_the_way_to_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tunnel("http://127.0.0.1:87/status") == "ssh -N -L 87:127.0.0.1:87 me@here"
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert tunnel("http://127.0.0.1:87/status") == "ssh -N -L 87:127.0.0.1:87 -J me@login1 me@here"
+    assert tunnel("http://10.0.0.5:87/status") == "ssh -N -L 87:10.0.0.5:87 -J me@login1 me@here"
+
+
+@pytest.mark.parametrize(
+    ("bound", "shown"),
+    [(True, "127.0.0.1"), ("localhost:0", "localhost"), ("10.1.1.1:8787", "10.1.1.1"), ("0.0.0.0:8787", "10.0.0.5")],
+)
+def test_the_dashboards_address_is_where_it_listens(bound: bool | str, shown: str) -> None:
+    config = ClusterConfig(kind="slurm", dashboard=bound)
+    cluster = SimpleNamespace(config=config, dashboard_link="http://10.0.0.5:43669/status")
+    assert dashboard_link(cluster) == f"http://{shown}:43669/status"
 
 
 def test_settings_are_restored(fake_slurm: Path) -> None:

@@ -46,6 +46,23 @@ def test_script() -> None:
     assert shlex.split(lines[-1]) == ["exec", "apptainer", "exec", "image.sif", "python", *arguments]
 
 
+@pytest.mark.parametrize(
+    ("slurm", "driver", "asked"),
+    [
+        ({}, {}, "--mem=4G"),
+        ({"memory_per": "cpu"}, {"memory": "2G"}, "--mem-per-cpu=2G"),
+        ({"memory_per": "gpu"}, {}, "--mem=4G"),  # the driver's job has no GPU
+        ({"memory_per": "none"}, {}, None),
+        ({"memory_per": "none"}, {"memory_per": "job"}, "--mem=4G"),
+        ({"memory_per": "cpu"}, {"memory": "all"}, "--mem=0"),
+    ],
+)
+def test_the_drivers_memory(slurm: dict[str, object], driver: dict[str, object], asked: str | None) -> None:
+    config = ClusterConfig.model_validate({"kind": "slurm", "slurm": {**slurm, "driver": driver}})
+    lines = detach.driver_script(config, ["-V"], Path("/r")).splitlines()
+    assert [line for line in lines if "--mem" in line] == ([f"#SBATCH {asked}"] if asked else [])
+
+
 def test_partition_of_the_workers_by_default() -> None:
     config = ClusterConfig(kind="slurm", slurm=SlurmConfig(partition="gpu"))
     assert "#SBATCH --partition=gpu" in detach.driver_script(config, ["-V"], Path("/r")).splitlines()
