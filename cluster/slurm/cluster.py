@@ -136,7 +136,8 @@ class SlurmWorkers(SLURMCluster):
                     raise SubmissionRejected(
                         "SLURM must accept the first job.",
                         job.rejection,
-                        "Check partition, account, qos, gres, memory, memory_per and limits in the profile; `xycd plan` shows the script.",
+                        "Check partition, account, qos, gres, memory_per and limits in the profile; `xycd plan` shows "
+                        "the script.",
                     )
                 if job.job_id is not None:
                     return
