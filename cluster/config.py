@@ -189,6 +189,7 @@ class LocalConfig(_Frozen):
     gpus: Literal["auto", "none"] | tuple[int, ...] = Field(
         "auto", description="GPUs to use, one worker each; auto: all visible GPUs, if the models use any"
     )
+    startup: PositiveInt = Field(600, description="seconds without any worker after which a run ends")
 
 
 def memory_directive(memory: str, per: MemoryPer) -> str | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from cluster.config import ClusterConfig, memory_bytes
 from cluster.errors import ClusterError
 from cluster.processors import cores
 from cluster.security import make_certificate, security_of
+
+SILENCE = 60.0  # seconds without any worker after which a run says so
 
 
 def visible_gpus() -> list[str]:
@@ -55,6 +60,9 @@ class LocalWorkers(LocalCluster):
         pages = config.dashboard_address is not None
         dask_settings = settings.scheduler(config.worker_ttl, pages=pages)
         dask_settings["distributed.nanny.pre-spawn-environ"] = environment
+        self._environment = environment
+        self.problems: list[list[Any]] = []  # [epoch second, text], as `cluster.workers_summary` shows them
+        self._alone_since = time.monotonic()
         self._undo = contextlib.ExitStack()
         self._undo.enter_context(dask.config.set(dask_settings))
         try:
@@ -83,6 +91,41 @@ class LocalWorkers(LocalCluster):
     def default_workers(self) -> int:
         """Default number of workers: one per GPU, or one per `threads_per_worker` cores."""
         return self.limit or max(1, cores() // self.threads)
+
+    @property
+    def failure(self) -> ClusterError | None:
+        """Why a run can't go on: no worker has connected for `local.startup` seconds; a problem after a minute."""
+        if self.scheduler_info["workers"] or not self.worker_spec:
+            self._alone_since = time.monotonic()
+            return None
+        seconds = time.monotonic() - self._alone_since
+        if seconds > SILENCE and not self.problems:
+            self.problems.append([time.time(), f"no worker has connected for {seconds:.0f} s: {self._why_no_worker()}"])
+        if seconds <= self.config.local.startup:
+            return None
+        return ClusterError(
+            f"A local worker must connect within {self.config.local.startup} s (cluster.local.startup).",
+            self.problems[-1][1] if self.problems else "no worker has connected",
+            "Fix what the worker says; where it is only slow, raise cluster.local.startup.",
+        )
+
+    def _why_no_worker(self) -> str:
+        """What a worker says when it starts, or why it can't reach the scheduler."""
+        command = [sys.executable, "-c", "import distributed.worker, cluster.signals"]
+        environment = {**os.environ, **self._environment}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SILENCE, env=environment)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"a Python process can't start ({error})"
+        if done.returncode:
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            return f"a worker ends when it starts: {' / '.join(lines[-3:]) or f'exit status {done.returncode}'}"
+        host, _, port = self.scheduler_address.rpartition("//")[2].rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            return f"the scheduler can't be reached at {host}:{port} ({error}): is the loopback interface up?"
+        return "workers start, and the scheduler answers; the machine may be overloaded"
 
     def _share_of_cores(self) -> int:
         """Default threads of a worker: 1, or with GPUs its share of the cores, which decode for the GPU."""

@@ -115,7 +115,8 @@ def workers_summary(cluster: Any) -> dict[str, Any]:
     if adaptive is not None:
         most = "" if math.isinf(adaptive.maximum) else math.ceil(adaptive.maximum / per_job)
         bounds = f"{adaptive.minimum // per_job}:{most}"
-    extra = cluster.summary() if hasattr(cluster, "summary") else {"kind": "local", "problems": []}
+    local = {"kind": "local", "problems": list(getattr(cluster, "problems", []))}
+    extra = cluster.summary() if hasattr(cluster, "summary") else local
     config = getattr(cluster, "config", None)  # absent from a cluster that xycd did not start
     link = dashboard_link(cluster) if config is None or config.dashboard_address else None
     return {

@@ -52,6 +52,7 @@ class Driver:
             lambda: self.report.note("Finishing what is running; Ctrl-C again leaves at once.")
         )
         self._stop_requested = False  # by another terminal
+        self._problems_shown = 0
         self._facts: dict[str, Any] = {}
         if config.cluster.kind == "slurm":
             self._facts["folder"] = str(shared_folder(config.cluster, self._folder))
@@ -139,6 +140,9 @@ class Driver:
             When the cluster can't go on, for example because SLURM refuses the jobs.
         """
         failure = getattr(self.cluster, "failure", None)
+        for _, problem in getattr(self.cluster, "problems", [])[self._problems_shown :]:
+            self._problems_shown += 1
+            self.report.note(problem)
         if failure is not None:
             raise failure
         stopping = self.handle_commands()

@@ -173,6 +173,27 @@ def test_more_gpus_than_cores_are_reported(monkeypatch: pytest.MonkeyPatch) -> N
     assert cluster.shortage_of_cores(enough) is None
 
 
+def test_a_worker_that_never_starts_is_reported_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.exit('no libfoo.so for this worker')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(local, "SILENCE", 2.0)
+    with cluster.start(ClusterConfig(workers=1, local=LocalConfig(startup=4))) as started:
+        until(lambda: started.failure is not None, 30)  # type: ignore[attr-defined]
+        [[_, problem]] = cluster.workers_summary(started)["problems"]
+        assert "no worker has connected for" in problem
+        assert "no libfoo.so for this worker" in problem
+        with pytest.raises(ClusterError, match=r"no libfoo.so for this worker.*cluster.local.startup"):
+            raise started.failure  # type: ignore[attr-defined]
+
+
+def test_workers_that_come_are_no_failure(workers: LocalCluster, client: Client) -> None:
+    client.wait_for_workers(1, timeout=60)
+    assert workers.failure is None  # type: ignore[attr-defined]
+    assert cluster.workers_summary(workers)["problems"] == []
+
+
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ClusterError, match="GPU"):
