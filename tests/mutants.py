@@ -36,7 +36,7 @@ LEAST = 0.9  # share of mutants to be killed in each room
 MEMORY = 32 << 30  # bytes of address space a mutant may use: some allocate without end
 MARKERS = "not slow and not slurm and not openmmlab and not browser"
 ACTIVE, REACHED = "XYCD_MUTANT", "XYCD_REACHED"  # environment: the mutant that runs; the file of functions reached
-NOT_STRICT = re.compile(r",\s*(strict=\w+)?\s*\)")  # zip's check of lengths may go: no data would show it
+NOT_STRICT = re.compile(r",?\s*(strict=\w+)?,?\s*\)")  # zip's check of lengths may go: no data would show it
 FATES = ("killed", "survived", "not reached")
 MutantDict = dict[str, Callable[..., Any]]
 LOGS = Path("mutants")  # in the scratch copy
@@ -54,7 +54,7 @@ def wrap_in_trampoline(mutants: MutantDict, is_classmethod: bool = False) -> Cal
                 line = f"{function.__module__}.{function_of(original)}\t{os.environ.get('PYTEST_CURRENT_TEST', '')}\n"
                 if line not in _seen:
                     _seen.add(line)
-                    with open(path, "a", encoding="utf-8") as file:
+                    with Path(path).open("a", encoding="utf-8") as file:
                         file.write(line)
             module, _, name = os.environ.get(ACTIVE, "").rpartition(".")
             chosen = mutants["_mutmut_orig" if module != function.__module__ or name not in mutants else name]
@@ -88,9 +88,10 @@ def mutate(room: Path) -> dict[str, tuple[Path, str]]:
                 "\n".join(text[one]).replace(one, function_of(one)).splitlines()
                 for one in (f"{function_of(name)}__mutmut_orig", name)
             )
-            changes = [line for line in difflib.ndiff(*pair) if line[0] in "-+"]
-            if len({NOT_STRICT.sub(")", line[2:]) for line in changes}) == 1:
+            before, after = pair
+            if NOT_STRICT.sub(")", "\n".join(before)) == NOT_STRICT.sub(")", "\n".join(after)):
                 continue
+            changes = [line for line in difflib.ndiff(before, after) if line[0] in "-+"]
             mutants[f"{module}.{name}"] = path, "\n".join(f"    {line[0]} {line[2:].strip()}" for line in changes)
     return mutants
 

@@ -17,7 +17,7 @@ from etl.stages.blocks.chain import estimate_batch, feature_names
 from etl.stages.blocks.descriptor import describe_frames
 from etl.stages.blocks.skeleton import coco_to_h36m
 from tests.etl.fakes import FakeModels, MappedModels, coco_joints
-from tests.etl.stages.blocks.test_chain import box, frames
+from tests.etl.stages.blocks.test_chain import IN_BOXES, InBoxes, box, frames
 
 COMPAT = {"compat": "auglift", "statistics": True, "depth_source": "min3"}
 
@@ -125,7 +125,8 @@ def test_later_blocks_get_the_people_chosen_of_frames_with_people() -> None:
     assert models.given["depth"] == ([2], chosen)
     assert models.given["embed"] == (chosen, [ArrayDepth], 1)
     assert found.found.tolist() == [True, False, True]
-    assert (found.embeddings.pose is not None) and (found.embeddings.depth is not None)
+    assert found.embeddings.pose is not None
+    assert found.embeddings.depth is not None
     assert found.embeddings.grids == {"pose": (3, 4)}
     xy = np.stack([coco_to_h36m(coco_joints(2, person), np.ones(17))[0] for person in (2, 0)])
     np.testing.assert_array_equal(found.values[[0, 2], :, :2], xy)
@@ -224,3 +225,22 @@ def test_compat_keeps_whole_pixels_inside_an_image_of_3dpw() -> None:
     # Without compat, positions stay as they are.
     (result,) = estimate_batch([frame], [None], FakeModels(), settings_of())
     np.testing.assert_array_equal(result.values[0, :, :2], coco_to_h36m(coco_joints(0), np.ones(17))[0])
+
+
+def test_a_frame_without_annotated_boxes_has_nobody_in_a_run_by_boxes() -> None:
+    models = InBoxes()
+    (result,) = estimate_batch(frames(0), [None], models, IN_BOXES)
+    assert result.found.tolist() == [False]
+    assert result.values.shape == (1, 17, 6)
+    assert models.calls["pose"] == 0
+
+
+def test_boxes_of_all_frames_are_asked_for_at_once_each_with_one_score() -> None:
+    models = InBoxes()
+    first, second = estimate_batch(
+        frames(0, 1), [np.array([[200, 200, 300, 300]]), np.array([[300, 200, 400, 300]])], models, IN_BOXES
+    )
+    assert models.boxes == [(0, [50, 50, 450, 450]), (1, [150, 50, 550, 450])]
+    for result in (first, second):
+        assert result.found.tolist() == [True]
+        assert (result.box_scores.tolist(), result.box_scores.dtype) == ([1], np.float32)
