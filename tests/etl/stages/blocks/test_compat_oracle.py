@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.models.base import ArrayDepth
@@ -17,6 +17,8 @@ from schemas.features import QUANTILES
 def by_hand(depth, joint, scale, confidence, draws, source):
     """Values of one joint by name, point by point; None where it isn't valid."""
     height, width = depth.shape
+    if not np.isfinite(joint).all():
+        return None
     x = min(max(math.trunc(float(joint[0])), 0), width - 1)
     y = min(max(math.trunc(float(joint[1])), 0), height - 1)
     r = min(max(0.04 * scale * max(1 + 3 * (1 - confidence), 0) ** 1.5, 3), 30)
@@ -31,7 +33,7 @@ def by_hand(depth, joint, scale, confidence, draws, source):
     found["depth"] = exact
     if points:
         values = np.array([value for value, _, _ in points])
-        found |= {name: np.quantile(values, q) for name, q in zip(QUANTILES, (0.1, 0.25, 0.5, 0.75, 0.9), strict=True)}
+        found |= {name: np.percentile(values, q) for name, q in zip(QUANTILES, (10, 25, 50, 75, 90), strict=True)}
         found |= {"depth_min": found["q10"], "depth_max": found["q90"]}
         for name in (*QUANTILES, "depth_min", "depth_max"):
             _, found[f"{name}_x"], found[f"{name}_y"] = min(points, key=lambda p: abs(p[0] - found[name]))
@@ -44,9 +46,10 @@ def by_hand(depth, joint, scale, confidence, draws, source):
         disc = [(i, j) for i in range(-3, 4) for j in range(-3, 4) if i * i + j * j <= 9]
         near = [float(depth[y + j, x + i]) for i, j in disc if 0 <= x + i < width and 0 <= y + j < height]
         found["depth"] = min((value for value in near if math.isfinite(value)), default=math.nan)
-    return found if math.isfinite(found["depth"]) and np.isfinite(joint).all() else None
+    return found if math.isfinite(found["depth"]) else None
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from(["median", "min3"]), st.sampled_from([0, 0.3, 0.95, 1]))
 def test_equals_a_loop_over_the_points(seed, source, holes):
     rng = np.random.default_rng(seed)
@@ -68,7 +71,7 @@ def test_equals_a_loop_over_the_points(seed, source, holes):
             assert np.isnan(values[p, j]).all()
             continue
         for name, value in zip(NAMES, values[p, j].tolist(), strict=True):
-            assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-6), name
+            assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-6, nan_ok=True), name
 
 
 def test_dtypes_of_nobody_and_of_whole_pixels():
