@@ -26,7 +26,7 @@ help:
 	@echo "make hooks   the same before every commit"
 	@echo "make rooms   the picture of the packages and what they import"
 	@echo "make lock    the newest versions that fit pyproject.toml, into constraints.txt"
-	@echo "make mutate  whether the tests notice small changes of the code; hours, see CONTRIBUTING.md"
+	@echo "make mutate  whether the tests notice small changes of the code; see CONTRIBUTING.md"
 	@echo "make bench   what is claimed about speed"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -108,11 +108,11 @@ $(VENV)/.mutation: $(STAMP)
 	$(BIN)/python $(INSTALL) --editable '.[mutation]'
 	@touch $@
 
-# Of some modules only: make mutate MUTANTS='etl.stages.blocks.*'
-MUTANTS ?=
+# One room, or all; of each, all mutants or a random sample: make mutate ROOM=etl/stages/blocks SAMPLE=300
+ROOM ?=
+SAMPLE ?= 0
 mutate: $(VENV)/.mutation
-	$(BIN)/mutmut run $(MUTANTS)
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants $(ROOM) --sample $(SAMPLE)
 
 clean:
 	rm -rf $(VENV) $(OPENMMLAB) demo site .mypy_cache .ruff_cache .pytest_cache
