@@ -17,17 +17,17 @@ As in the release, a video may be longer than its poses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from etl.datasets.fit3d import TEST, TRAIN, UNKNOWN_CAMERA
-from etl.demo import raw_fit3d
+from etl.demo import miniature, raw_fit3d
 from etl.demo.cameras import placed, scaled
-from etl.demo.miniature import act, film, joints_of, truth_path
+from etl.demo.miniature import act, joints_of
 from etl.demo.raw_joints import imar_25
 from etl.demo.raw_media import write_video
+from etl.demo.recording import film
 from etl.demo.scene import Actor, Scene
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
@@ -46,8 +46,8 @@ PLACES: Final = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of the rendered dataset.
+class Plan(miniature.Plan):
+    """Plan of the rendered dataset; see `miniature.Plan`.
 
     Parameters
     ----------
@@ -59,54 +59,47 @@ class Plan:
         Among MOTIONS.
     cameras : tuple of str
         Those that film the subjects with ground truth.
-    frames : int
-        Poses of each sequence, at 50 Hz.
-    scale : float
-        Of the images: 1 gives the release's size.
     """
 
     dataset: ClassVar[str] = "fit3d"
+    choices: ClassVar = {
+        "subjects": (*TRAIN, *TEST), "unlabelled": UNLABELLED, "actions": tuple(MOTIONS), "cameras": tuple(PLACES),
+    }  # fmt: skip
 
+    frames: int = 20
+    scale: float = 1.0
     subjects: tuple[str, ...] = ("s03", "s10")
     unlabelled: tuple[str, ...] = ("s02",)
     actions: tuple[str, ...] = ("walk_the_box",)
     cameras: tuple[str, ...] = ("50591643", "58860488")
-    frames: int = 20
-    scale: float = 1.0
 
     def sequences(self) -> list[SequenceKey]:
-        """See `miniature.Plan`."""
+        """The subjects with ground truth, then the others."""
         labelled = itertools.product(self.cameras, self.subjects, self.actions)
         keys = [SequenceKey(self.dataset, subject, action, 0, camera) for camera, subject, action in labelled]
         others = itertools.product(self.unlabelled, self.actions)
         return keys + [SequenceKey(self.dataset, subject, action, 0, UNKNOWN_CAMERA) for subject, action in others]
 
     def video_frames(self, key: SequenceKey) -> int:
-        """See `miniature.Plan`; the first camera's videos are a frame longer than the poses."""
+        """The first camera's videos are a frame longer than the poses, as some of the release are."""
         return self.frames + (key.camera == self.cameras[0])
 
-    def choices(self) -> dict[str, Sequence[Any]]:
-        """See `miniature.Plan`."""
-        return {
-            "subjects": (*TRAIN, *TEST), "unlabelled": UNLABELLED, "actions": tuple(MOTIONS), "cameras": tuple(PLACES),
-        }  # fmt: skip
-
     def record(self, folder: Path, key: SequenceKey) -> None:
-        """See `miniature.Plan`: render one video, and write it with its camera and its truth."""
+        """Write one video with its camera and its truth."""
         camera, labelled = camera_of(key.camera, self.scale), key.camera != UNKNOWN_CAMERA
         scene = Scene(camera)
         moments = ((scene, (actor_at(key.subject, key.action, number),)) for number in range(self.video_frames(key)))
-        images = film(key, moments, truth_path(folder, f"{key.subject}/{key.camera}/{key.action}"))
+        images = film(folder, f"{key.subject}/{key.camera}/{key.action}", key, moments)
         path = raw_fit3d.video_path(folder, key.subject, key.action, key.camera if labelled else None)
         write_video(path, images, RATE)
         raw_fit3d.write_camera(folder, key.subject, key.action, camera, labelled)
 
     def finish(self, folder: Path) -> None:
-        """See `miniature.Plan`: write the joints and the list of what there is."""
+        """Write the joints and the list of what there is."""
         for subject, action in itertools.product(self.subjects, self.actions):
             joints = joints_of(actor_at(subject, action, number) for number in range(self.frames))
             raw_fit3d.write_joints(folder, subject, action, imar_25(joints))
-        raw_fit3d.write_info(folder / "fit3d_info.json", tuple(PLACES), dict.fromkeys(self.subjects, self.actions))
+        raw_fit3d.write_info(folder, tuple(PLACES), dict.fromkeys(self.subjects, self.actions))
 
 
 def actor_at(subject: str, action: str, number: int) -> Actor:

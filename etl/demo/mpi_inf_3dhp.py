@@ -20,20 +20,20 @@ what `xycd demo` renders, also has rows beyond the frames that the release state
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etl.datasets.mpi_inf_3dhp.reader import FAST, FRAMES, OUTDOOR, TEST_ACTION, TEST_SUBJECTS
-from etl.demo import raw_mpi_inf_3dhp
+from etl.demo import miniature, raw_mpi_inf_3dhp
 from etl.demo.cameras import origin_of, placed, posed, scaled
-from etl.demo.miniature import act, film, joints_of, truth_path
+from etl.demo.miniature import act, joints_of
 from etl.demo.raw_joints import mpi_inf_3dhp_28
 from etl.demo.raw_media import write_images, write_video
+from etl.demo.recording import film
 from etl.demo.scene import Actor, Scene
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
@@ -56,8 +56,8 @@ FROM_Y_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of the rendered dataset.
+class Plan(miniature.Plan):
+    """Plan of the rendered dataset; see `miniature.Plan`.
 
     Parameters
     ----------
@@ -66,46 +66,39 @@ class Plan:
     cameras : tuple of str
         Those of the training set that have media.
     tests : tuple of str
-        Of the test set.
-    frames : int
-        Poses of each sequence.
-    scale : float
-        Of the images: 1 gives the release's sizes.
+        Subjects of the test set.
     beyond : int
         Rows of the last subject's annotation beyond the frames that the release states, which are thousands; all
         that have no image repeat those that have. 0 gives rows for the images only.
     """
 
     dataset: ClassVar[str] = "3dhp"
+    choices: ClassVar = {"subjects": SUBJECTS, "cameras": CAMERAS, "tests": TEST_SUBJECTS}
 
+    frames: int = 10
+    scale: float = 0.5
     subjects: tuple[str, ...] = ("S1", "S2")
     cameras: tuple[str, ...] = ("0", "4")
     tests: tuple[str, ...] = ("TS1", "TS5")
-    frames: int = 10
-    scale: float = 0.5
     beyond: int = 0
 
     def sequences(self) -> list[SequenceKey]:
-        """See `miniature.Plan`."""
+        """The training set, then the test set."""
         train = [SequenceKey(self.dataset, s, ACTION, 0, camera) for camera in self.cameras for s in self.subjects]
         return train + [SequenceKey(self.dataset, subject, TEST_ACTION, 0, "0") for subject in self.tests]
 
     def video_frames(self, key: SequenceKey) -> int:
-        """See `miniature.Plan`; the last camera's video of the first subject is cut short, as S6/Seq2/video_2."""
+        """The last camera's video of the first subject is cut short, as S6/Seq2/video_2 in the release."""
         short = key.subject == self.subjects[0] and key.camera == self.cameras[-1] and self.frames > 1
         return self.frames - short
 
-    def choices(self) -> dict[str, Sequence[Any]]:
-        """See `miniature.Plan`."""
-        return {"subjects": SUBJECTS, "cameras": CAMERAS, "tests": TEST_SUBJECTS}
-
     def record(self, folder: Path, key: SequenceKey) -> None:
-        """See `miniature.Plan`: render one sequence's media, and write them with its truth."""
+        """Write one sequence's media with its truth."""
         test = key.action == TEST_ACTION
         stem = key.subject if test else f"{key.subject}_{key.action}_Cam{key.camera}"
         scene = Scene(camera_of(key.subject, key.camera, self.scale))
         moments = ((scene, (actor_at(key.subject, number),)) for number in range(self.video_frames(key)))
-        images = film(key, moments, truth_path(folder, stem))
+        images = film(folder, stem, key, moments)
         if test:
             pattern = f"{stem}_{{number:06d}}.jpg" if key.subject in OUTDOOR else "img_{number:06d}.jpg"
             write_images(_test_set(folder) / key.subject / "imageSequence", pattern, images)
@@ -117,7 +110,7 @@ class Plan:
             write_video(place.with_suffix(".avi"), images, rate_of(key.subject), "mpeg4")
 
     def finish(self, folder: Path) -> None:
-        """See `miniature.Plan`: write annotations and calibrations."""
+        """Write annotations and calibrations."""
         for subject in self.subjects:
             cameras = [camera_of(subject, name, self.scale) for name in CAMERAS]
             world = mpi_inf_3dhp_28(joints_of(actor_at(subject, number) for number in range(self.frames)))
@@ -179,4 +172,5 @@ def _test_set(folder: Path) -> Path:
 
 def _y_up(camera: Camera) -> Camera:
     """The same camera in a world whose y is up."""
-    return posed(camera, np.asarray(camera.rotation) @ FROM_Y_UP, FROM_Y_UP.T @ origin_of(camera))
+    rotation = np.asarray(camera.rotation) @ FROM_Y_UP
+    return posed(camera, rotation, -rotation @ (FROM_Y_UP.T @ origin_of(camera)))

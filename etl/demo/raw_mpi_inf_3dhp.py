@@ -27,33 +27,31 @@ def write_annotations(path: Path, pixels: Floats, points: Floats) -> None:
 
     Parameters
     ----------
-    path : Path
-        The file.
     pixels : (14, F, 28, 2) float
         MPI_INF_3DHP_28 joints before every camera, px.
     points : (14, F, 28, 3) float
         The same in that camera's coordinates, metres; the file holds millimetres.
     """
-    frames = pixels.shape[1]
-    millimetres = points * 1000
+    cameras, frames = pixels.shape[:2]
+    pixels, millimetres = pixels.reshape(cameras, frames, -1), 1000 * points.reshape(cameras, frames, -1)
     path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(
         path,
         {
-            "annot2": _cells([camera.reshape(frames, -1) for camera in pixels]),
-            "annot3": _cells([camera.reshape(frames, -1) for camera in millimetres]),
-            "univ_annot3": _cells([1.05 * camera.reshape(frames, -1) for camera in millimetres]),
-            "cameras": np.arange(CAMERAS, dtype=np.uint8)[None],
+            "annot2": _cells(pixels),
+            "annot3": _cells(millimetres),
+            "univ_annot3": _cells(1.05 * millimetres),
+            "cameras": np.arange(cameras, dtype=np.uint8)[None],
             "frames": np.arange(frames, dtype=np.float64)[:, None],
         },
         do_compression=True,
     )
 
 
-def _cells(arrays: Sequence[Floats]) -> NDArray[np.object_]:
-    """A MATLAB cell (n, 1)."""
+def _cells(arrays: Floats) -> NDArray[np.object_]:
+    """A MATLAB cell (n, 1) of arrays (n, ...)."""
     cells = np.empty((len(arrays), 1), object)
-    cells[:, 0] = arrays
+    cells[:, 0] = list(arrays)
     return cells
 
 
@@ -92,8 +90,6 @@ def write_test_annotations(
 
     Parameters
     ----------
-    path : Path
-        The file.
     pixels : (F, 17, 2) float
         MPI_INF_3DHP_17 joints, px.
     points : (F, 17, 3) float
@@ -121,17 +117,7 @@ def write_test_annotations(
 
 
 def write_test_calibration(path: Path, camera: Camera, sensor: tuple[float, float] = (10.0, 10.0)) -> None:
-    """Write a ``.calib`` of a test sequence.
-
-    Parameters
-    ----------
-    path : Path
-        ``test_util/camera_calibration/ts1-4cameras.calib`` below the test set.
-    camera : Camera
-        With a pose, metres.
-    sensor : (float, float)
-        Its width and height in millimetres.
-    """
+    """Write a ``.calib`` of the test set: a camera with a pose (metres), and its sensor's width and height in mm."""
     (fx, fy), (cx, cy) = camera.focal, camera.center
     density = camera.width / sensor[0], camera.height / sensor[1]
     rotation = np.asarray(camera.rotation)

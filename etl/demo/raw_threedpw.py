@@ -31,7 +31,7 @@ def write_sequence(
     campose_valid: NDArray[np.bool_] | None = None,
     shape_parameters: Sequence[int] = (),
 ) -> Path:
-    """Write one sequence's pickle.
+    """Write one sequence's pickle; return its path.
 
     Parameters
     ----------
@@ -52,12 +52,7 @@ def write_sequence(
     campose_valid : (P, F) bool, optional
         All true by default.
     shape_parameters : sequence of int
-        Number of betas of each person: 10, or 300 as in much of the release; 10 by default.
-
-    Returns
-    -------
-    Path
-        The pickle.
+        Number of betas of the first people: 10, or 300 as in much of the release. Further people have 10.
     """
     people, frames = joints.shape[:2]
     valid = np.ones((people, frames), bool) if campose_valid is None else campose_valid
@@ -83,11 +78,9 @@ def write_sequence(
     return path
 
 
-def write_images(root: Path, name: str, frames: Iterable[NDArray[np.uint8]], quality: int = 95) -> Path:
-    """Write RGB frames as ``imageFiles/<name>/image_00000.jpg`` and on; returns the folder."""
-    folder = root / "imageFiles" / name
-    raw_media.write_images(folder, "image_{number:05d}.jpg", frames, first=0, quality=quality)
-    return folder
+def write_images(root: Path, name: str, frames: Iterable[NDArray[np.uint8]]) -> None:
+    """Write RGB frames (H, W, 3) as ``imageFiles/<name>/image_00000.jpg`` and on."""
+    raw_media.write_images(root / "imageFiles" / name, "image_{number:05d}.jpg", frames, first=0)
 
 
 def python2_pickle(value: Any) -> bytes:
@@ -107,24 +100,20 @@ def _python2(value: Any) -> bytes:
     if isinstance(value, str | bytes):
         data = value.encode("latin-1") if isinstance(value, str) else value
         return pickle.BINSTRING + struct.pack("<i", len(data)) + data
-    if isinstance(value, bool):
-        return pickle.NEWTRUE if value else pickle.NEWFALSE
+    if value is None or isinstance(value, bool | float):
+        return pickle.dumps(value, 2)[2:-1]  # without its frame: the protocol and the end
     if isinstance(value, int):
         return pickle.BININT + struct.pack("<i", value)
-    if isinstance(value, float):
-        return pickle.BINFLOAT + struct.pack(">d", value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return _python2_array(value)
-    if value is None:
-        return pickle.NONE
     raise TypeError(f"a miniature's pickle holds plain values and arrays, not {type(value).__name__}")
 
 
 def _python2_array(array: NDArray[Any]) -> bytes:
     """An array as ``numpy.core.multiarray._reconstruct`` and a state, which is how numpy 1 reduced it."""
-    kind = array.dtype.str[1:]
-    dtype = _called("numpy", "dtype", (kind, 0, 1))
-    dtype += _python2((3, "<" if array.dtype.itemsize > 1 else "|", None, None, None, -1, -1, 0)) + pickle.BUILD
+    order = "<" if array.dtype.itemsize > 1 else "|"
+    dtype = _global("numpy", "dtype") + _python2((array.dtype.str[1:], 0, 1)) + pickle.REDUCE
+    dtype += _python2((3, order, None, None, None, -1, -1, 0)) + pickle.BUILD
     arguments = pickle.MARK + _global("numpy", "ndarray") + _python2((0,)) + _python2("b") + pickle.TUPLE
     made = _global("numpy.core.multiarray", "_reconstruct") + arguments + pickle.REDUCE
     content = _python2(array.astype(array.dtype.newbyteorder("<")).tobytes())
@@ -134,7 +123,3 @@ def _python2_array(array: NDArray[Any]) -> bytes:
 
 def _global(module: str, name: str) -> bytes:
     return pickle.GLOBAL + f"{module}\n{name}\n".encode("ascii")
-
-
-def _called(module: str, name: str, arguments: tuple[Any, ...]) -> bytes:
-    return _global(module, name) + _python2(arguments) + pickle.REDUCE

@@ -14,18 +14,18 @@ detected in a frame (UNSEEN), and some people have 300 betas.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 
 from etl.datasets.threedpw.reader import CAMERA, sequence_key, sequence_name
-from etl.demo import raw_threedpw
+from etl.demo import miniature, raw_threedpw
 from etl.demo.cameras import placed
-from etl.demo.miniature import act, film, joints_of, truth_path
+from etl.demo.miniature import act, joints_of
 from etl.demo.raw_joints import openpose_18, smpl_24
+from etl.demo.recording import film
 from etl.demo.scene import Actor, Scene
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
@@ -72,45 +72,34 @@ SHOTS: Final = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of the rendered dataset.
+class Plan(miniature.Plan):
+    """Plan of the rendered dataset; see `miniature.Plan`.
 
     Parameters
     ----------
     names : tuple of str
-        Among SHOTS.
-    frames : int
-        Of each sequence.
-    scale : float
-        Of the images: 1 gives the release's sizes.
+        Of the sequences, among SHOTS.
     """
 
     dataset: ClassVar[str] = "3dpw"
+    choices: ClassVar = {"names": tuple(SHOTS)}
 
-    names: tuple[str, ...] = tuple(SHOTS)
     frames: int = 12
     scale: float = 0.5
+    names: tuple[str, ...] = tuple(SHOTS)
 
     def sequences(self) -> list[SequenceKey]:
-        """See `miniature.Plan`."""
+        """One of each name."""
         return [sequence_key(name) for name in self.names]
 
-    def video_frames(self, key: SequenceKey) -> int:
-        """See `miniature.Plan`."""
-        return self.frames
-
-    def choices(self) -> dict[str, Sequence[Any]]:
-        """See `miniature.Plan`."""
-        return {"names": tuple(SHOTS)}
-
     def record(self, folder: Path, key: SequenceKey) -> None:
-        """See `miniature.Plan`: render one sequence's images, and write them with its pickle and its truth."""
+        """Write one sequence's images, its pickle and its truth."""
         name = sequence_name(key)
         numbers = range(self.frames)
         cast = [actors_at(name, number) for number in numbers]
         cameras = [camera_at(name, number, self.scale) for number in numbers]
         moments = ((Scene(camera), actors) for camera, actors in zip(cameras, cast, strict=True))
-        raw_threedpw.write_images(folder, name, film(key, moments, truth_path(folder, name)))
+        raw_threedpw.write_images(folder, name, film(folder, name, key, moments))
         world = smpl_24(np.stack([joints_of(actors[who] for actors in cast) for who in range(len(cast[0]))]))
         seen = np.stack([camera.world_to_camera(world[:, number]) for number, camera in enumerate(cameras)], axis=1)
         poses2d = openpose_18(seen, cameras[0].project(seen))
@@ -129,9 +118,6 @@ class Plan:
             campose_valid=valid,
             shape_parameters=(300,),
         )
-
-    def finish(self, folder: Path) -> None:
-        """See `miniature.Plan`; sequences share nothing."""
 
 
 def actors_at(name: str, number: int) -> tuple[Actor, ...]:

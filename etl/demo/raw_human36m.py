@@ -1,13 +1,13 @@
-"""Files of a release of Human3.6M other than videos: metadata.xml, file names, cameras and pose files.
+"""Writes Human3.6M's raw layout, other than videos: metadata.xml and pose files; file names and cameras of the release.
 
-The layout, the irregular file names and the intrinsics are those of the release; the cameras' places are the
+The layout, the irregular file names and the lenses are those of the release; the cameras' places are the
 miniature's own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree  # writes only; reading goes through defusedxml
@@ -16,7 +16,7 @@ import cdflib.cdfwrite
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.demo.cameras import looking
+from etl.demo.cameras import looking, posed, scaled
 from schemas.camera import Camera
 
 Floats = NDArray[np.floating[Any]]
@@ -66,7 +66,7 @@ _IRREGULAR: Final[dict[tuple[int, int], dict[str, str]]] = {
     (16, 2): {"S4": "WalkTogether 3", "S8": "WalkTogether 2"},
 }
 # fx fy cx cy k1 k2 k3 p1 p2 of each camera, shared by all subjects.
-INTRINSICS: Final = {
+_INTRINSICS: Final = {
     "54138969": (1145.0494, 1143.7811, 512.5415, 515.4515, -0.207099, 0.247775, -0.003075, -0.001424, -0.000976),
     "55011271": (1149.6757, 1147.5916, 508.8486, 508.0649, -0.194214, 0.240409, 0.006820, -0.002741, -0.001619),
     "58860488": (1149.1407, 1148.7990, 519.8158, 501.4027, -0.208338, 0.255488, -0.002460, -0.000760, 0.001484),
@@ -105,18 +105,11 @@ def number_of(action: str) -> int:
     return names.index(action) + 1
 
 
-def image_size(subject: str, camera: str, scale: float = 1.0) -> tuple[int, int]:
-    """Width and height in px; even, as the video's pixel format needs."""
-    rows = 1002 if subject in _ALL_TALL or camera in ("54138969", "60457274") else 1000
-    return 2 * round(1000 * scale / 2), 2 * round(rows * scale / 2)
-
-
-def intrinsics(camera: str, scale: float = 1.0) -> Floats:
-    """The nine values fx fy cx cy k1 k2 k3 p1 p2 for images scaled about the outer corner of the first pixel."""
-    values = np.array(INTRINSICS[camera])
-    values[:2] *= scale
-    values[2:4] = (values[2:4] + 0.5) * scale - 0.5
-    return values
+def lens_of(subject: str, name: str, scale: float = 1.0) -> Camera:
+    """A camera without its pose, for images scaled about the outer corner of the first pixel."""
+    fx, fy, cx, cy, k1, k2, k3, p1, p2 = _INTRINSICS[name]
+    rows = 1002 if subject in _ALL_TALL or name in ("54138969", "60457274") else 1000
+    return scaled(Camera(name, 1000, rows, (fx, fy), (cx, cy), "h36m", (k1, k2, k3), (p1, p2)), scale)
 
 
 def extrinsics(subject: str, camera: str) -> Floats:
@@ -132,27 +125,15 @@ def extrinsics(subject: str, camera: str) -> Floats:
     return np.round(np.array([*angles, *(origin * 1000)]), 9)
 
 
-def rotation(angles: Floats) -> Floats:
-    """World-to-camera rotation (3, 3) of the release's rx ry rz: Rx(-rx) Ry(ry) Rz(-rz) with its own signs."""
-    x, y, z = -angles[0], angles[1], -angles[2]
-    cx, sx, cy, sy, cz, sz = (f(a) for a in (x, y, z) for f in (math.cos, math.sin))
+def camera_of(subject: str, name: str, scale: float = 1.0) -> Camera:
+    """The camera as metadata.xml describes it: X_c = R (X_w - T), with R = Rx(-rx) Ry(ry) Rz(-rz) in its own signs."""
+    rx, ry, rz, *place = extrinsics(subject, name).tolist()
+    cx, sx, cy, sy, cz, sz = (f(angle) for angle in (-rx, ry, -rz) for f in (math.cos, math.sin))
     about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
-    return about_x @ about_y @ about_z
-
-
-def camera_of(subject: str, name: str, scale: float = 1.0) -> Camera:
-    """The camera as metadata.xml describes it: X_c = R (X_w - T)."""
-    pose, lens = extrinsics(subject, name), intrinsics(name, scale).tolist()
-    turn = rotation(pose[:3])
-    tx, ty, tz = (-turn @ pose[3:] / 1000).tolist()
-    a, b, c = (tuple(row) for row in turn.tolist())
-    width, height = image_size(subject, name, scale)
-    return Camera(
-        name, width, height, (lens[0], lens[1]), (lens[2], lens[3]), "h36m",
-        radial=(lens[4], lens[5], lens[6]), tangential=(lens[7], lens[8]), rotation=(a, b, c), translation=(tx, ty, tz),
-    )  # fmt: skip
+    rotation = about_x @ about_y @ about_z
+    return posed(lens_of(subject, name, scale), rotation, -rotation @ np.array(place) / 1000)
 
 
 def write_metadata(path: Path, frames: Mapping[tuple[str, str, int], Mapping[str, int]], scale: float = 1.0) -> None:
@@ -170,32 +151,33 @@ def write_metadata(path: Path, frames: Mapping[tuple[str, str, int], Mapping[str
     root = ElementTree.Element("a")
     recordings = [(action, subaction) for action in range(1, 17) for subaction in (1, 2)]
     mapping = ElementTree.SubElement(root, "mapping")
-    _row(mapping, "Action", "subaction", *SUBJECTS)
+    _add(mapping, "tr", td=["Action", "subaction", *SUBJECTS])
     for number, subaction in recordings:
         names = [file_prefix(subject, ACTIONS[number - 1], subaction) for subject in SUBJECTS]
-        _row(mapping, str(number), str(subaction), *names)
-    _row(mapping, "Action", "subaction", *(f"figure {subject}" for subject in SUBJECTS))
-    sizes = [[image_size(subject, camera, scale) for camera in CAMERAS] for subject in SUBJECTS]
-    _row(mapping, "", "", *("[" + ";".join(f"{h} {w}" for w, h in row) + "]" for row in sizes))
+        _add(mapping, "tr", td=[number, subaction, *names])
+    _add(mapping, "tr", td=["Action", "subaction", *(f"figure {subject}" for subject in SUBJECTS)])
+    lenses = [[lens_of(subject, name, scale) for name in CAMERAS] for subject in SUBJECTS]
+    sizes = [";".join(f"{lens.height} {lens.width}" for lens in row) for row in lenses]
+    _add(mapping, "tr", td=["", "", *(f"[{text}]" for text in sizes)])
     known = {(subject, number_of(action), subaction): each for (subject, action, subaction), each in frames.items()}
     counts = ElementTree.SubElement(root, "frames")
     for subject in SUBJECTS:
-        cells = []
-        for number, subaction in recordings:
-            found = known.get((subject, number, subaction), {})
-            each = [found.get(camera, 0) for camera in CAMERAS]
-            cells.append("[" + " ".join(str(n) for n in [*each, sum(each)]) + "]")
-        _row(counts, "", *cells)
-    _skeleton(ElementTree.SubElement(root, "skel_pos"))
-    w0 = [extrinsics(subject, camera) for camera in CAMERAS for subject in SUBJECTS]
-    w0 += [intrinsics(camera, scale) for camera in CAMERAS]
-    ElementTree.SubElement(root, "w0").text = "[" + " ".join(repr(v) for v in np.concatenate(w0).tolist()) + "]"
-    ids = ElementTree.SubElement(ElementTree.SubElement(root, "dbcameras"), "index2id")
-    for camera in CAMERAS:
-        ElementTree.SubElement(ids, "item").text = camera
-    names_ = ElementTree.SubElement(root, "actionnames")
-    for action in ACTIONS:
-        ElementTree.SubElement(names_, "item").text = action
+        videos = [known.get((subject, *recording), {}) for recording in recordings]
+        rows = [[found.get(camera, 0) for camera in CAMERAS] for found in videos]
+        _add(counts, "tr", td=["", *(_matlab([*row, sum(row)]) for row in rows)])
+    skeleton = _add(root, "skel_pos", type=["bvh"])
+    tree = ElementTree.SubElement(skeleton, "tree")
+    for i, (name, above) in enumerate(zip(_NAMES_32, _PARENTS_32, strict=True)):
+        below = [j + 1 for j, parent in enumerate(_PARENTS_32) if parent == i + 1]
+        children = _matlab(below) if len(below) > 1 else "".join(map(str, below))
+        places = _matlab([3 * i + 1, 3 * i + 2, 3 * i + 3])
+        _add(tree, "item", name=[name], id=[i], parent=[above], posInd=[places], children=[children])
+    w0 = [value for name in CAMERAS for subject in SUBJECTS for value in extrinsics(subject, name).tolist()]
+    for lens in lenses[0]:
+        w0 += [*lens.focal, *lens.center, *lens.radial, *lens.tangential]
+    _add(root, "w0").text = _matlab(w0)
+    _add(ElementTree.SubElement(root, "dbcameras"), "index2id", item=CAMERAS)
+    _add(root, "actionnames", item=ACTIONS)
     ElementTree.indent(root, "   ")
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
@@ -214,21 +196,14 @@ def write_poses(path: Path, values: Floats) -> None:
     cdf.close()
 
 
-def _row(table: ElementTree.Element, *cells: str) -> None:
-    row = ElementTree.SubElement(table, "tr")
-    for cell in cells:
-        ElementTree.SubElement(row, "td").text = cell
+def _add(parent: ElementTree.Element, tag: str, /, **children: Iterable[object]) -> ElementTree.Element:
+    """Add an element with children of these tags and texts."""
+    element = ElementTree.SubElement(parent, tag)
+    for name, texts in children.items():
+        for text in texts:
+            ElementTree.SubElement(element, name).text = str(text)
+    return element
 
 
-def _skeleton(parent: ElementTree.Element) -> None:
-    ElementTree.SubElement(parent, "type").text = "bvh"
-    tree = ElementTree.SubElement(parent, "tree")
-    for i, (name, above) in enumerate(zip(_NAMES_32, _PARENTS_32, strict=True)):
-        item = ElementTree.SubElement(tree, "item")
-        ElementTree.SubElement(item, "name").text = name
-        ElementTree.SubElement(item, "id").text = str(i)
-        ElementTree.SubElement(item, "parent").text = str(above)
-        ElementTree.SubElement(item, "posInd").text = f"[{3 * i + 1} {3 * i + 2} {3 * i + 3}]"
-        children = [j + 1 for j, p in enumerate(_PARENTS_32) if p == i + 1]
-        text = " ".join(map(str, children))
-        ElementTree.SubElement(item, "children").text = f"[{text}]" if len(children) > 1 else text
+def _matlab(values: Iterable[object]) -> str:
+    return f"[{' '.join(map(repr, values))}]"
