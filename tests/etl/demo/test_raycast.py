@@ -17,9 +17,9 @@ RAYS = Rays.of(CAMERA)
 FULL = (0, 0, CAMERA.width, CAMERA.height)
 
 
-def cast_one(primitive: Primitive, rays: Rays = RAYS, full: bool = False) -> Hits:
-    window = FULL if full else windows_of([primitive], rays.camera)[0]
-    return cast([(primitive, window)], rays, FULL)
+def cast_one(primitive: Primitive, full: bool = False) -> Hits:
+    window = FULL if full else windows_of([primitive], CAMERA)[0]
+    return cast([(primitive, window)], RAYS, FULL)
 
 
 def exact_rays(camera: Camera) -> np.ndarray:
