@@ -212,7 +212,7 @@ class Scene:
         )
 
     def _shade(self, hits: Hits, lights: Floats, frame: tuple[Floats, Floats]) -> Floats:
-        """Shaded colours (h, w, 3), black where nothing is met; `frame`: rotation and shift of the body to the camera."""
+        """Shaded colours (h, w, 3), black where nothing is met; `frame` leads from the body to the camera."""
         mask = hits.mask.astype(np.float32)
         pixels = max(self.camera.focal) / 1145.0  # the softness is the cloth's, not the image's
         # Soft normals round the creases where primitives meet, as cloth and flesh have.
