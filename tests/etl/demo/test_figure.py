@@ -7,9 +7,8 @@ import pytest
 
 from etl.demo.body import body, style_of
 from etl.demo.figure import Pose, skeleton
-from etl.demo.human36m import actor_at
+from etl.demo.human36m import ACTIONS, CAMERAS, SUBJECTS, actor_at, camera_of, number_of
 from etl.demo.motions import MOTIONS
-from etl.demo.raw_human36m import ACTIONS, CAMERAS, SUBJECTS, camera_of, number_of
 from schemas.skeletons import COCO_17, COCO_TO_H36M, H36M_17, LIMB_JOINTS
 
 MOMENTS = [(action, t) for action in MOTIONS for t in (0.0, 0.4, 1.3, 2.2)]

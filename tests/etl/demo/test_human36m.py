@@ -13,7 +13,7 @@ import pytest
 
 from etl.datasets.human36m.reader import Human36M
 from etl.datasets.sampling import picture_size
-from etl.demo import raw_human36m
+from etl.demo import human36m
 from etl.demo.human36m import CUT, DEMO, Plan
 from etl.demo.miniature import MARKER, render
 from etl.demo.truth import SequenceTruth, read_truth
@@ -30,7 +30,7 @@ def poses(folder: Path, subject: str, kind: str, name: str) -> np.ndarray:
 
 
 def size_of(subject: str, name: str) -> tuple[int, int]:
-    camera = raw_human36m.camera_of(subject, name)
+    camera = human36m.camera_of(subject, name)
     return camera.width, camera.height
 
 
@@ -43,8 +43,8 @@ def decode(path: Path) -> list[np.ndarray]:
 
 def test_pose_files_agree_with_each_other_and_with_the_cameras(miniature: Path) -> None:
     for key in SMALL.sequences():
-        camera = raw_human36m.camera_of(key.subject, key.camera, SMALL.scale)
-        name = raw_human36m.file_prefix(key.subject, key.action, key.subaction)
+        camera = human36m.camera_of(key.subject, key.camera, SMALL.scale)
+        name = human36m.file_prefix(key.subject, key.action, key.subaction)
         world = poses(miniature, key.subject, "D3_Positions", name)
         mono = poses(miniature, key.subject, "D3_Positions_mono", f"{name}.{key.camera}")
         flat = poses(miniature, key.subject, "D2_Positions", f"{name}.{key.camera}")
@@ -66,8 +66,8 @@ def test_sides_hold_in_the_files(miniature: Path) -> None:
 
 def test_videos_show_the_frames_in_order(miniature: Path) -> None:
     for key in SMALL.sequences():
-        camera = raw_human36m.camera_of(key.subject, key.camera, SMALL.scale)
-        name = raw_human36m.file_prefix(key.subject, key.action, key.subaction)
+        camera = human36m.camera_of(key.subject, key.camera, SMALL.scale)
+        name = human36m.file_prefix(key.subject, key.action, key.subaction)
         decoded = decode(miniature / key.subject / "Videos" / f"{name}.{key.camera}.mp4")
         longer = (key.subject, key.action, key.camera) == ("S1", "Directions", "55011271")
         assert len(decoded) == SMALL.frames + longer
@@ -78,14 +78,14 @@ def test_videos_show_the_frames_in_order(miniature: Path) -> None:
 
 
 def test_sizes_are_the_release_s() -> None:
-    sizes = {c: size_of("S1", c) for c in raw_human36m.CAMERAS}
+    sizes = {c: size_of("S1", c) for c in human36m.CAMERAS}
     assert sizes == {
         "54138969": (1000, 1002),
         "55011271": (1000, 1000),
         "58860488": (1000, 1000),
         "60457274": (1000, 1002),
     }
-    assert {size_of("S7", c) for c in raw_human36m.CAMERAS} == {(1000, 1002)}
+    assert {size_of("S7", c) for c in human36m.CAMERAS} == {(1000, 1002)}
 
 
 def test_a_complete_miniature_is_left_alone(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.demo import raw_human36m
+from etl.demo import human36m
 from etl.demo.human36m import actor_at
 from etl.demo.miniature import act
 from etl.demo.raycast import capsule
@@ -17,7 +17,7 @@ from etl.demo.scene import Actor, Scene, visible
 from schemas.camera import Camera
 from schemas.skeletons import H36M_17
 
-CAMERA = raw_human36m.camera_of("S1", "55011271", 0.3)
+CAMERA = human36m.camera_of("S1", "55011271", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_room_is_a_box(scene: Scene) -> None:
 
 
 def test_a_mark_at_a_joint_is_drawn_where_the_joint_projects(monkeypatch: pytest.MonkeyPatch) -> None:
-    camera = raw_human36m.camera_of("S1", "54138969")  # full size, so that the lens moves pixels
+    camera = human36m.camera_of("S1", "54138969")  # full size, so that the lens moves pixels
     scene = Scene(camera)
     for number, joint in ((0, 0), (0, 3), (0, 10), (30, 13), (30, 16)):
         actor = actor_at("S1", "Walking", 1, number)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.demo.raw_human36m import camera_of
+from etl.demo.human36m import camera_of
 from etl.errors import ConfigError, ModelError
 from etl.models import geometry
 from etl.models.base import Detections, Embeddings, Frame, Poses
