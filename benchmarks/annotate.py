@@ -29,7 +29,7 @@ from etl import pipeline
 from etl.config import load
 from etl.datasets.human36m.metadata import read_metadata
 from etl.datasets.human36m.reader import SPLIT_OF
-from etl.demo.release import write_metadata, write_poses
+from etl.demo.human36m import write_metadata, write_poses
 from schemas.skeletons import H36M_32_TO_17
 
 FRAMES = 2500  # of a sequence: 840 of them have 2.1 million

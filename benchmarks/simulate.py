@@ -24,7 +24,7 @@ import xarray as xr
 from etl import pipeline
 from etl.config import Config, load
 from etl.datasets.base import Sequence
-from etl.demo.release import ACTIONS, CAMERAS, file_prefix, write_metadata
+from etl.demo.human36m import ACTIONS, CAMERAS, file_prefix, write_metadata
 from etl.execution.job import DatasetJob
 from etl.stages.annotate import identity_of
 from etl.stages.files.manifest import Entry, Manifest

@@ -106,14 +106,14 @@ def _trunk(s: Skeleton, style: Style) -> list[Primitive]:
 
 
 def _head(s: Skeleton, style: Style) -> list[Primitive]:
-    k, c = s.size, s.head.center
-    x, y, z = s.head.axes
-    local = Local(s.head.axes, c, k)
+    k, c = s.size, s.skull
+    x, y, z = s.head
+    local = Local(s.head, c, k)
     face: dict[str, Any] = {"local": local, "paint": partial(_paint_face, style=style)}
     cap, thorax = _scaled(k), s.joints["thorax"]
 
     def ball(at: Floats, axes: tuple[float, float, float], colour: Colour, **more: Any) -> Primitive:
-        return ellipsoid(at, (axes[0] * k, axes[1] * k, axes[2] * k), s.head.axes, colour, **more)
+        return ellipsoid(at, (axes[0] * k, axes[1] * k, axes[2] * k), s.head, colour, **more)
 
     return [
         cap(thorax - k * (0.03 * z + 0.012 * s.forward), c - k * (0.05 * z + 0.02 * y), 0.060, 0.054, style.skin),
@@ -192,18 +192,8 @@ def _leg(s: Skeleton, pose: Pose, sign: int, style: Style) -> list[Primitive]:
 
 
 def _scaled(k: float) -> Callable[..., Primitive]:
-    def cap(
-        a: Floats,
-        b: Floats,
-        ra: float,
-        rb: float,
-        colour: Colour,
-        flat: tuple[Floats, float] | None = None,
-        **more: Any,
-    ) -> Primitive:
-        return capsule(a, b, (ra * k, rb * k), colour, flat, **more)
-
-    return cap
+    """Return `capsule` with its two radii apart, times `k`."""
+    return lambda a, b, ra, rb, *args, **more: capsule(a, b, (ra * k, rb * k), *args, **more)
 
 
 def _hair(q: Floats) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from schemas.camera import Camera
 Floats = NDArray[np.floating[Any]]
 
 
-def looking(origin: Sequence[float] | Floats, target: Sequence[float] | Floats, lean: float = 0.0) -> Floats:
+def looking(origin: Sequence[float] | Floats, target: Sequence[float], lean: float) -> Floats:
     """World-to-camera rotation (3, 3) of a camera at `origin` that looks at `target`, upright but for `lean` rad.
 
     Rows are the camera's axes in the world, whose z is up: right, down, forward.
@@ -29,17 +29,16 @@ def looking(origin: Sequence[float] | Floats, target: Sequence[float] | Floats, 
     return np.stack([c * right + s * down, c * down - s * right, forward])
 
 
-def placed(
-    lens: Camera, origin: Sequence[float] | Floats, target: Sequence[float] | Floats, lean: float = 0.0
-) -> Camera:
+def placed(lens: Camera, origin: Sequence[float], target: Sequence[float], lean: float) -> Camera:
     """`lens` at `origin`, looking at `target` (world metres); see `looking`."""
-    return posed(lens, looking(origin, target, lean), origin)
+    rotation = looking(origin, target, lean)
+    return posed(lens, rotation, -rotation @ np.asarray(origin))
 
 
-def posed(lens: Camera, rotation: Floats, origin: Sequence[float] | Floats) -> Camera:
-    """`lens` with a world-to-camera rotation (3, 3) and its centre in the world, metres."""
-    a, b, c = (tuple(row) for row in np.asarray(rotation).tolist())
-    x, y, z = (-np.asarray(rotation) @ np.asarray(origin)).tolist()
+def posed(lens: Camera, rotation: Floats, translation: Floats) -> Camera:
+    """`lens` with the pose X_c = rotation X_w + translation, metres."""
+    a, b, c = (tuple(row) for row in rotation.tolist())
+    x, y, z = translation.tolist()
     return replace(lens, rotation=(a, b, c), translation=(x, y, z))
 
 

@@ -81,22 +81,6 @@ class Pose:
 
 
 @dataclass(frozen=True)
-class HeadFrame:
-    """Position and direction of the head.
-
-    Parameters
-    ----------
-    center : (3,) float
-        Centre of the skull, metres.
-    axes : (3, 3) float
-        Rows: to the person's right, forward, up.
-    """
-
-    center: Floats
-    axes: Floats
-
-
-@dataclass(frozen=True)
 class Skeleton:
     """A posed skeleton in the body's own frame.
 
@@ -108,8 +92,10 @@ class Skeleton:
         The person's height over 1.75 m.
     up, right, forward : (3,) float
         Unit axes of the trunk.
-    head : HeadFrame
-        The head.
+    skull : (3,) float
+        Centre of the skull, metres.
+    head : (3, 3) float
+        Unit axes of the head, in rows: to the person's right, forward, up.
     """
 
     joints: dict[str, Floats]
@@ -117,7 +103,8 @@ class Skeleton:
     up: Floats
     right: Floats
     forward: Floats
-    head: HeadFrame
+    skull: Floats
+    head: Floats
 
     @property
     def h36m(self) -> Floats:
@@ -157,54 +144,43 @@ def skeleton(pose: Pose, height: float = STANDARD_HEIGHT) -> Skeleton:
     up = unit(pose.spine)
     forward = unit(np.cross(up, pose.shoulders))
     right = np.cross(forward, up)
-    joints: dict[str, Floats] = {"pelvis": np.zeros(3)}
-    j = joints
+    j: dict[str, Floats] = {"pelvis": np.zeros(3)}
     j["spine"] = SPINE * k * up
     j["thorax"] = j["spine"] + CHEST * k * unit(up + np.array([0, 0.02, 0]))
-    for side, sign in (("right", 1), ("left", -1)):
-        j[f"{side}_hip"] = np.array([sign * HIP * k, 0, 0])
-        j[f"{side}_knee"] = j[f"{side}_hip"] + THIGH * k * unit(getattr(pose, f"{side}_thigh"))
-        j[f"{side}_foot"] = j[f"{side}_knee"] + SHANK * k * unit(getattr(pose, f"{side}_shank"))
-        j[f"{side}_shoulder"] = j["thorax"] + sign * SHOULDER * k * right - SHOULDER_DROP * k * up
-        j[f"{side}_elbow"] = j[f"{side}_shoulder"] + UPPER_ARM * k * unit(getattr(pose, f"{side}_upper_arm"))
-        forearm = unit(getattr(pose, f"{side}_forearm"))
-        j[f"{side}_wrist"] = j[f"{side}_elbow"] + FOREARM * k * forearm
-        j[f"{side}_fingertips"] = j[f"{side}_wrist"] + HAND * k * forearm
-        down, ahead = foot_axes(getattr(pose, f"{side}_shank"), sign)
-        j[f"{side}_toe"] = j[f"{side}_foot"] + FOOT * k * ahead + 0.05 * k * down
-    head = _head(pose, j["thorax"], k)
-    x, y, z = head.axes
+    z, face = unit(pose.head), np.array(pose.face, np.float64)
+    y = unit(face - z * (face @ z))
+    x = np.cross(y, z)
+    skull = j["thorax"] + k * (0.185 * z + 0.022 * y)
     j["neck_base"] = j["thorax"] + 0.115 * k * unit(z + np.array([0, 0.35, 0]))
     j["head"] = j["thorax"] + HEAD_TOP * k * z
-    j["nose"] = head.center + k * (0.116 * y - 0.022 * z)
+    j["nose"] = skull + k * (0.116 * y - 0.022 * z)
     for side, sign in (("right", 1), ("left", -1)):
-        j[f"{side}_eye"] = head.center + k * (sign * 0.031 * x + 0.072 * y + 0.008 * z)
-        j[f"{side}_ear"] = head.center + k * (sign * 0.087 * x - 0.012 * y - 0.012 * z)
-        j[f"{side}_ankle"] = j[f"{side}_foot"]
+        thigh, shank, upper_arm, forearm = (
+            unit(getattr(pose, f"{side}_{limb}")) for limb in ("thigh", "shank", "upper_arm", "forearm")
+        )
+        down, ahead = foot_axes(getattr(pose, f"{side}_shank"), sign)
+        j[f"{side}_hip"] = np.array([sign * HIP * k, 0, 0])
+        j[f"{side}_knee"] = j[f"{side}_hip"] + THIGH * k * thigh
+        j[f"{side}_foot"] = j[f"{side}_ankle"] = j[f"{side}_knee"] + SHANK * k * shank
+        j[f"{side}_toe"] = j[f"{side}_foot"] + FOOT * k * ahead + 0.05 * k * down
+        j[f"{side}_shoulder"] = j["thorax"] + sign * SHOULDER * k * right - SHOULDER_DROP * k * up
+        j[f"{side}_elbow"] = j[f"{side}_shoulder"] + UPPER_ARM * k * upper_arm
+        j[f"{side}_wrist"] = j[f"{side}_elbow"] + FOREARM * k * forearm
+        j[f"{side}_fingertips"] = j[f"{side}_wrist"] + HAND * k * forearm
+        j[f"{side}_eye"] = skull + k * (sign * 0.031 * x + 0.072 * y + 0.008 * z)
+        j[f"{side}_ear"] = skull + k * (sign * 0.087 * x - 0.012 * y - 0.012 * z)
     lift = np.array([0, 0, ANKLE * k - min(j["right_foot"][2], j["left_foot"][2])])
-    joints = {name: place + lift for name, place in joints.items()}
-    return Skeleton(joints, k, up, right, forward, HeadFrame(head.center + lift, head.axes))
+    joints = {name: place + lift for name, place in j.items()}
+    return Skeleton(joints, k, up, right, forward, skull + lift, np.stack([x, y, z]))
 
 
 def foot_axes(shank: Direction, sign: int) -> tuple[Floats, Floats]:
-    """Unit axes of a foot in the body's frame: sole-ward, and toe-ward; the foot is square to the shank.
+    """Unit axes of a foot in the body's frame, down to the sole and ahead to the toes; it is square to the shank.
 
-    Parameters
-    ----------
-    shank : (float, float, float)
-        From the knee to the ankle.
-    sign : int
-        1 for the right foot, -1 for the left: toes point a little outwards.
+    `shank` is the direction from the knee to the ankle. `sign` is 1 for the right foot and -1 for the left: toes point
+    a little outwards.
     """
     down = unit(shank)
     square = np.cross([1, 0, 0], down)
     ahead = np.array([0.12 * sign, 0, 0]) + square * (1 if square[1] > 0 else -1)
     return down, unit(ahead - down * (ahead @ down))
-
-
-def _head(pose: Pose, thorax: Floats, k: float) -> HeadFrame:
-    up = unit(pose.head)
-    face = np.asarray(pose.face, np.float64)
-    forward = unit(face - up * (face @ up))
-    axes = np.stack([np.cross(forward, up), forward, up])
-    return HeadFrame(thorax + k * (0.185 * up + 0.022 * forward), axes)

@@ -17,20 +17,27 @@ As in the release, a video may be longer than its poses.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from etl.datasets.fit3d import TEST, TRAIN, UNKNOWN_CAMERA
-from etl.demo import raw_fit3d
-from etl.demo.cameras import placed, scaled
-from etl.demo.miniature import act, film, joints_of, truth_path
+from etl.demo import miniature
+from etl.demo.cameras import origin_of, placed, scaled
+from etl.demo.miniature import act, joints_of
 from etl.demo.raw_joints import imar_25
 from etl.demo.raw_media import write_video
+from etl.demo.recording import film
 from etl.demo.scene import Actor, Scene
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
+
+Floats = NDArray[np.floating[Any]]
 
 RATE: Final = 50
 UNLABELLED: Final = ("s02", "s12", "s13")
@@ -46,8 +53,8 @@ PLACES: Final = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of the rendered dataset.
+class Plan(miniature.Plan):
+    """Plan of the rendered dataset; see `miniature.Plan`.
 
     Parameters
     ----------
@@ -59,54 +66,47 @@ class Plan:
         Among MOTIONS.
     cameras : tuple of str
         Those that film the subjects with ground truth.
-    frames : int
-        Poses of each sequence, at 50 Hz.
-    scale : float
-        Of the images: 1 gives the release's size.
     """
 
     dataset: ClassVar[str] = "fit3d"
+    choices: ClassVar = {
+        "subjects": (*TRAIN, *TEST), "unlabelled": UNLABELLED, "actions": tuple(MOTIONS), "cameras": tuple(PLACES),
+    }  # fmt: skip
 
+    frames: int = 20
+    scale: float = 1.0
     subjects: tuple[str, ...] = ("s03", "s10")
     unlabelled: tuple[str, ...] = ("s02",)
     actions: tuple[str, ...] = ("walk_the_box",)
     cameras: tuple[str, ...] = ("50591643", "58860488")
-    frames: int = 20
-    scale: float = 1.0
 
     def sequences(self) -> list[SequenceKey]:
-        """See `miniature.Plan`."""
+        """The subjects with ground truth, then the others."""
         labelled = itertools.product(self.cameras, self.subjects, self.actions)
         keys = [SequenceKey(self.dataset, subject, action, 0, camera) for camera, subject, action in labelled]
         others = itertools.product(self.unlabelled, self.actions)
         return keys + [SequenceKey(self.dataset, subject, action, 0, UNKNOWN_CAMERA) for subject, action in others]
 
     def video_frames(self, key: SequenceKey) -> int:
-        """See `miniature.Plan`; the first camera's videos are a frame longer than the poses."""
+        """The first camera's videos are a frame longer than the poses, as some of the release are."""
         return self.frames + (key.camera == self.cameras[0])
 
-    def choices(self) -> dict[str, Sequence[Any]]:
-        """See `miniature.Plan`."""
-        return {
-            "subjects": (*TRAIN, *TEST), "unlabelled": UNLABELLED, "actions": tuple(MOTIONS), "cameras": tuple(PLACES),
-        }  # fmt: skip
-
     def record(self, folder: Path, key: SequenceKey) -> None:
-        """See `miniature.Plan`: render one video, and write it with its camera and its truth."""
+        """Write one video with its camera and its truth."""
         camera, labelled = camera_of(key.camera, self.scale), key.camera != UNKNOWN_CAMERA
         scene = Scene(camera)
         moments = ((scene, (actor_at(key.subject, key.action, number),)) for number in range(self.video_frames(key)))
-        images = film(key, moments, truth_path(folder, f"{key.subject}/{key.camera}/{key.action}"))
-        path = raw_fit3d.video_path(folder, key.subject, key.action, key.camera if labelled else None)
+        images = film(folder, f"{key.subject}/{key.camera}/{key.action}", key, moments)
+        path = video_path(folder, key.subject, key.action, key.camera if labelled else None)
         write_video(path, images, RATE)
-        raw_fit3d.write_camera(folder, key.subject, key.action, camera, labelled)
+        write_camera(folder, key.subject, key.action, camera, labelled)
 
     def finish(self, folder: Path) -> None:
-        """See `miniature.Plan`: write the joints and the list of what there is."""
+        """Write the joints and the list of what there is."""
         for subject, action in itertools.product(self.subjects, self.actions):
             joints = joints_of(actor_at(subject, action, number) for number in range(self.frames))
-            raw_fit3d.write_joints(folder, subject, action, imar_25(joints))
-        raw_fit3d.write_info(folder / "fit3d_info.json", tuple(PLACES), dict.fromkeys(self.subjects, self.actions))
+            write_joints(folder, subject, action, imar_25(joints))
+        write_info(folder, tuple(PLACES), dict.fromkeys(self.subjects, self.actions))
 
 
 def actor_at(subject: str, action: str, number: int) -> Actor:
@@ -118,3 +118,51 @@ def camera_of(name: str, scale: float) -> Camera:
     """A camera in the room; the test subjects' only one stands where the last does."""
     place = PLACES.get(name, PLACES["65906101"])
     return placed(scaled(replace(LENS, name=name), scale), place, (0, 0, 0.9), 0.01)
+
+
+def write_info(root: Path, cameras: Sequence[str], actions: Mapping[str, Sequence[str]]) -> None:
+    """Write ``fit3d_info.json``: names of all cameras, and of each training subject's actions."""
+    values = {
+        "all_camera_names": list(cameras),
+        "train_subj_names": list(actions),
+        "subj_to_act": {subject: list(names) for subject, names in actions.items()},
+    }
+    _write(root / "fit3d_info.json", values)
+
+
+def write_joints(root: Path, subject: str, action: str, joints: Floats) -> None:
+    """Write ``train/<subject>/joints3d_25/<action>.json`` of IMAR_25 joints (F, 25, 3), world coordinates, metres."""
+    path = root / "train" / subject / "joints3d_25" / f"{action}.json"
+    _write(path, {"joints3d_25": np.asarray(joints).tolist()})
+
+
+def write_camera(root: Path, subject: str, action: str, camera: Camera, labelled: bool = True) -> None:
+    """Write the parameters of a camera with a pose, metres: the file has its centre in the world, not t.
+
+    Test subjects, who aren't labelled, have one camera, and no folder for it.
+    """
+    values = {
+        "extrinsics": {"R": np.asarray(camera.rotation).tolist(), "T": [origin_of(camera).tolist()]},
+        "intrinsics_w_distortion": {
+            "f": [list(camera.focal)],
+            "c": [list(camera.center)],
+            "k": [list(camera.radial)],
+            "p": [list(camera.tangential)],
+        },
+        "intrinsics_wo_distortion": {"f": [1.01 * value for value in camera.focal], "c": list(camera.center)},
+    }
+    _write(_of_camera(root, subject, "camera_parameters", camera.name if labelled else None) / f"{action}.json", values)
+
+
+def video_path(root: Path, subject: str, action: str, camera: str | None) -> Path:
+    """Return the path of the video of an action; None for the only camera of a test subject."""
+    return _of_camera(root, subject, "videos", camera) / f"{action}.mp4"
+
+
+def _of_camera(root: Path, subject: str, kind: str, camera: str | None) -> Path:
+    return root / "train" / subject / kind / camera if camera else root / "test" / subject / kind
+
+
+def _write(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Code that all miniature datasets share: claim a folder, render sequences, record the truth.
+"""Code that all miniature datasets share: claim a folder, render sequences in processes, place people.
 
 Beside its raw files a miniature holds ``truth/<release's path>.npz`` (etl.demo.recording) and ``xycd-demo.json``, which
 says what the folder is and, once it is complete, lists its files.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import cv2
 import numpy as np
@@ -22,59 +23,51 @@ from numpy.typing import NDArray
 from cluster.processors import cores
 from etl.demo.body import style_of
 from etl.demo.figure import Skeleton
-from etl.demo.motions import pose_at
-from etl.demo.recording import FOLDER, Recorder
-from etl.demo.scene import Actor, Scene
+from etl.demo.motions import MOTIONS
+from etl.demo.scene import Actor
 from etl.errors import ConfigError
 from schemas.keys import SequenceKey
 
 Floats = NDArray[np.floating[Any]]
-Moment = tuple[Scene, tuple[Actor, ...]]
 Progress = Callable[[int, int], None]
 
 MARKER: Final = "xycd-demo.json"
 VERSION: Final = 3
 
 
-class Plan(Protocol):
-    """Plan of a rendered dataset: a frozen dataclass with JSON-ready fields."""
+@dataclass(frozen=True)
+class Plan(ABC):
+    """Plan of a rendered dataset. All fields are JSON-ready.
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    Parameters
+    ----------
+    frames : int
+        Poses of each sequence.
+    scale : float
+        Of the images: 1 gives the release's sizes.
+    """
 
-    @property
-    def dataset(self) -> str:
-        """Name of the dataset."""
-        ...
+    dataset: ClassVar[str]
+    choices: ClassVar[Mapping[str, Sequence[Any]]]
+    """By the name of each field that has a choice: what there is to choose from."""
 
-    @property
-    def frames(self) -> int:
-        """Poses of each sequence."""
-        ...
+    frames: int
+    scale: float
 
-    @property
-    def scale(self) -> float:
-        """Of the images: 1 gives the release's sizes."""
-        ...
-
+    @abstractmethod
     def sequences(self) -> list[SequenceKey]:
-        """Content of the sequence."""
-        ...
+        """All sequences; those of one camera are neighbours, so that its rays are used again."""
 
     def video_frames(self, key: SequenceKey) -> int:
         """Images of a sequence, which may be more or fewer than its poses."""
-        ...
+        return self.frames
 
-    def choices(self) -> dict[str, Sequence[Any]]:
-        """By the name of each field that has a choice: what there is to choose from."""
-        ...
-
+    @abstractmethod
     def record(self, folder: Path, key: SequenceKey) -> None:
-        """Write the files of one sequence; other processes call it."""
-        ...
+        """Render one sequence, and write its media and its truth; other processes call it."""
 
-    def finish(self, folder: Path) -> None:
+    def finish(self, folder: Path) -> None:  # noqa: B027  not every dataset has such files
         """Write what sequences share, after them."""
-        ...
 
 
 def check(plan: Plan) -> None:
@@ -85,7 +78,7 @@ def check(plan: Plan) -> None:
     etl.errors.ConfigError
         Naming the field.
     """
-    for name, allowed in plan.choices().items():
+    for name, allowed in plan.choices.items():
         chosen = getattr(plan, name)
         wrong = [value for value in chosen if value not in allowed]
         if wrong or not chosen:
@@ -130,21 +123,6 @@ def render(folder: Path, plan: Plan, *, workers: int | None = None, progress: Pr
     _finish(folder, plan)
 
 
-def film(key: SequenceKey, moments: Iterable[Moment], truth: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield the image (H, W, 3) of each moment; after the last, write the sequence's truth to `truth`."""
-    recorder = Recorder(key)
-    for scene, actors in moments:
-        picture = scene.render(*actors)
-        recorder.add(scene, actors, picture)
-        yield picture.image
-    recorder.write(truth)
-
-
-def truth_path(folder: Path, name: str) -> Path:
-    """Return the path of the truth of a sequence, by its name in the release (``S1/Directions 1.54138969``)."""
-    return folder / FOLDER / f"{name}.npz"
-
-
 def act(person: str, motion: str, seconds: float, phase: float = 0.0, shift: tuple[float, float] = (0.0, 0.0)) -> Actor:
     """A person at a moment of a motion.
 
@@ -154,13 +132,15 @@ def act(person: str, motion: str, seconds: float, phase: float = 0.0, shift: tup
         Whose style it is.
     motion : str
         One of etl.demo.motions.MOTIONS.
-    seconds, phase
-        See etl.demo.motions.pose_at; the phase is added to the person's own.
+    seconds : float
+        Since the beginning.
+    phase : float
+        Where in the motion the person begins, in cycles; the phase of the person's style is added.
     shift : (float, float)
         Where in the room the motion's middle is, metres.
     """
     style = style_of(person)
-    pose = pose_at(motion, seconds, style.phase + phase)
+    pose = MOTIONS[motion](seconds, style.phase + phase)
     return Actor(replace(pose, place=(pose.place[0] + shift[0], pose.place[1] + shift[1])), style)
 
 
@@ -172,6 +152,7 @@ def joints_of(
 
 
 def _record_all(folder: Path, plan: Plan, keys: list[SequenceKey], workers: int) -> Iterator[SequenceKey]:
+    """Record all sequences; yield each when it is done."""
     if workers == 1:
         for key in keys:
             plan.record(folder, key)
@@ -179,7 +160,7 @@ def _record_all(folder: Path, plan: Plan, keys: list[SequenceKey], workers: int)
         return
     # Not fork: the caller may have threads, whose locks a fork would copy as they are.
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        futures: dict[Future[None], SequenceKey] = {pool.submit(plan.record, folder, key): key for key in keys}
+        futures = {pool.submit(plan.record, folder, key): key for key in keys}
         try:
             for future in as_completed(futures):
                 future.result()
@@ -197,16 +178,14 @@ def _claim(folder: Path, plan: Plan) -> bool:
     marker, mine = folder / MARKER, _description(plan)
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
-        if {name: found.get(name) for name in mine} != mine:
+        files = found.pop("files", {})
+        if found != mine:
             raise ConfigError(
                 f"{folder} holds the miniature that is asked for.",
                 f"{found.get('dataset')} with {json.dumps(found.get('plan'))}, version {found.get('version')}",
                 "Remove the folder, or choose another.",
             )
-        files = found.get("files", {})
-        return bool(files) and all(
-            (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
-        )
+        return bool(files) and files == _sizes(folder, files)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is empty or a rendered miniature.", "other files", "Choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,11 +195,12 @@ def _claim(folder: Path, plan: Plan) -> bool:
 
 def _finish(folder: Path, plan: Plan) -> None:
     """Record all files, whose presence says that the folder is complete."""
-    files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MARKER
-    }
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.name != MARKER]
     temporary = folder / f"{MARKER}.{os.getpid()}"
-    temporary.write_text(json.dumps(_description(plan) | {"files": files}, indent=1), encoding="utf-8")
+    temporary.write_text(json.dumps(_description(plan) | {"files": _sizes(folder, names)}, indent=1), encoding="utf-8")
     temporary.replace(folder / MARKER)
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Bytes of those files that exist."""
+    return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}

@@ -1,4 +1,7 @@
-"""Motions: smooth functions of time that give a pose, under Human3.6M's canonical action names."""
+"""Motions: smooth functions that give a pose, under Human3.6M's canonical action names.
+
+Arguments are the seconds since the beginning, and the phase: where in the motion the person begins, in cycles.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,6 @@ import numpy as np
 from etl.demo.figure import Direction, Pose
 
 Motion = Callable[[float, float], Pose]
-
-
-def pose_at(action: str, seconds: float, phase: float = 0.0) -> Pose:
-    """The pose of a motion at a time.
-
-    Parameters
-    ----------
-    action : str
-        Canonical name; one of MOTIONS.
-    seconds : float
-        Since the beginning.
-    phase : float
-        Where the person begins, in cycles of the motion.
-    """
-    return MOTIONS[action](seconds, phase)
 
 
 def _wave(seconds: float, period: float, phase: float = 0.0) -> float:

@@ -25,22 +25,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import h5py
 import numpy as np
+import scipy.io
 from numpy.typing import NDArray
 
 from etl.datasets.mpi_inf_3dhp.reader import FAST, FRAMES, OUTDOOR, TEST_ACTION, TEST_SUBJECTS
-from etl.demo import raw_mpi_inf_3dhp
+from etl.demo import miniature
 from etl.demo.cameras import origin_of, placed, posed, scaled
-from etl.demo.miniature import act, film, joints_of, truth_path
+from etl.demo.miniature import act, joints_of
 from etl.demo.raw_joints import mpi_inf_3dhp_28
 from etl.demo.raw_media import write_images, write_video
+from etl.demo.recording import film
 from etl.demo.scene import Actor, Scene
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from schemas.skeletons_raw import H36M_TO_MPI_INF_3DHP_17
 
+Floats = NDArray[np.floating[Any]]
+
 ACTION: Final = "Seq1"
-CAMERAS: Final = tuple(str(number) for number in range(raw_mpi_inf_3dhp.CAMERAS))
+CAMERAS: Final = tuple(str(number) for number in range(14))
 SUBJECTS: Final = tuple(subject for subject, action in FRAMES if action == ACTION)
 EXTRACTED: Final = frozenset({"S2"})  # whose videos are images
 MOTIONS: Final = {"S1": "Directions", "S2": "Walking", "TS1": "Walking", "TS5": "Posing"}
@@ -56,8 +61,8 @@ FROM_Y_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of the rendered dataset.
+class Plan(miniature.Plan):
+    """Plan of the rendered dataset; see `miniature.Plan`.
 
     Parameters
     ----------
@@ -66,46 +71,39 @@ class Plan:
     cameras : tuple of str
         Those of the training set that have media.
     tests : tuple of str
-        Of the test set.
-    frames : int
-        Poses of each sequence.
-    scale : float
-        Of the images: 1 gives the release's sizes.
+        Subjects of the test set.
     beyond : int
         Rows of the last subject's annotation beyond the frames that the release states, which are thousands; all
         that have no image repeat those that have. 0 gives rows for the images only.
     """
 
     dataset: ClassVar[str] = "3dhp"
+    choices: ClassVar = {"subjects": SUBJECTS, "cameras": CAMERAS, "tests": TEST_SUBJECTS}
 
+    frames: int = 10
+    scale: float = 0.5
     subjects: tuple[str, ...] = ("S1", "S2")
     cameras: tuple[str, ...] = ("0", "4")
     tests: tuple[str, ...] = ("TS1", "TS5")
-    frames: int = 10
-    scale: float = 0.5
     beyond: int = 0
 
     def sequences(self) -> list[SequenceKey]:
-        """See `miniature.Plan`."""
+        """The training set, then the test set."""
         train = [SequenceKey(self.dataset, s, ACTION, 0, camera) for camera in self.cameras for s in self.subjects]
         return train + [SequenceKey(self.dataset, subject, TEST_ACTION, 0, "0") for subject in self.tests]
 
     def video_frames(self, key: SequenceKey) -> int:
-        """See `miniature.Plan`; the last camera's video of the first subject is cut short, as S6/Seq2/video_2."""
+        """The last camera's video of the first subject is cut short, as S6/Seq2/video_2 in the release."""
         short = key.subject == self.subjects[0] and key.camera == self.cameras[-1] and self.frames > 1
         return self.frames - short
 
-    def choices(self) -> dict[str, Sequence[Any]]:
-        """See `miniature.Plan`."""
-        return {"subjects": SUBJECTS, "cameras": CAMERAS, "tests": TEST_SUBJECTS}
-
     def record(self, folder: Path, key: SequenceKey) -> None:
-        """See `miniature.Plan`: render one sequence's media, and write them with its truth."""
+        """Write one sequence's media with its truth."""
         test = key.action == TEST_ACTION
         stem = key.subject if test else f"{key.subject}_{key.action}_Cam{key.camera}"
         scene = Scene(camera_of(key.subject, key.camera, self.scale))
         moments = ((scene, (actor_at(key.subject, number),)) for number in range(self.video_frames(key)))
-        images = film(key, moments, truth_path(folder, stem))
+        images = film(folder, stem, key, moments)
         if test:
             pattern = f"{stem}_{{number:06d}}.jpg" if key.subject in OUTDOOR else "img_{number:06d}.jpg"
             write_images(_test_set(folder) / key.subject / "imageSequence", pattern, images)
@@ -117,7 +115,7 @@ class Plan:
             write_video(place.with_suffix(".avi"), images, rate_of(key.subject), "mpeg4")
 
     def finish(self, folder: Path) -> None:
-        """See `miniature.Plan`: write annotations and calibrations."""
+        """Write annotations and calibrations."""
         for subject in self.subjects:
             cameras = [camera_of(subject, name, self.scale) for name in CAMERAS]
             world = mpi_inf_3dhp_28(joints_of(actor_at(subject, number) for number in range(self.frames)))
@@ -127,8 +125,8 @@ class Plan:
             pixels = np.stack([camera.project(seen) for camera, seen in zip(cameras, points, strict=True)])
             home = folder / subject / ACTION
             # Cameras that see a person from above or below have joints, too; none is behind a camera.
-            raw_mpi_inf_3dhp.write_annotations(home / "annot.mat", pixels, points)
-            raw_mpi_inf_3dhp.write_calibration(home / "camera.calibration", [_y_up(camera) for camera in cameras])
+            write_annotations(home / "annot.mat", pixels, points)
+            write_calibration(home / "camera.calibration", [_y_up(camera) for camera in cameras])
         for subject in self.tests:
             camera = camera_of(subject, "0", self.scale)
             joints = joints_of(actor_at(subject, number) for number in range(self.frames))
@@ -137,10 +135,10 @@ class Plan:
             pixels[1:2], points[1:2] = np.nan, np.nan  # the first that isn't valid
             activity = np.ones(self.frames, np.int64)
             home = _test_set(folder)
-            raw_mpi_inf_3dhp.write_test_annotations(home / subject / "annot_data.mat", pixels, points, valid, activity)
+            write_test_annotations(home / subject / "annot_data.mat", pixels, points, valid, activity)
             name = "ts5-6cameras.calib" if subject in OUTDOOR else "ts1-4cameras.calib"
             path = home / "test_util" / "camera_calibration" / name
-            raw_mpi_inf_3dhp.write_test_calibration(path, _y_up(camera))
+            write_test_calibration(path, _y_up(camera))
 
 
 DEMO: Final = Plan(beyond=3)
@@ -179,4 +177,125 @@ def _test_set(folder: Path) -> Path:
 
 def _y_up(camera: Camera) -> Camera:
     """The same camera in a world whose y is up."""
-    return posed(camera, np.asarray(camera.rotation) @ FROM_Y_UP, FROM_Y_UP.T @ origin_of(camera))
+    rotation = np.asarray(camera.rotation) @ FROM_Y_UP
+    return posed(camera, rotation, -rotation @ (FROM_Y_UP.T @ origin_of(camera)))
+
+
+def write_annotations(path: Path, pixels: Floats, points: Floats) -> None:
+    """Write ``annot.mat``.
+
+    Parameters
+    ----------
+    pixels : (14, F, 28, 2) float
+        MPI_INF_3DHP_28 joints before every camera, px.
+    points : (14, F, 28, 3) float
+        The same in that camera's coordinates, metres; the file holds millimetres.
+    """
+    cameras, frames = pixels.shape[:2]
+    pixels, millimetres = pixels.reshape(cameras, frames, -1), 1000 * points.reshape(cameras, frames, -1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scipy.io.savemat(
+        path,
+        {
+            "annot2": _cells(pixels),
+            "annot3": _cells(millimetres),
+            "univ_annot3": _cells(1.05 * millimetres),
+            "cameras": np.arange(cameras, dtype=np.uint8)[None],
+            "frames": np.arange(frames, dtype=np.float64)[:, None],
+        },
+        do_compression=True,
+    )
+
+
+def _cells(arrays: Floats) -> NDArray[np.object_]:
+    """A MATLAB cell (n, 1) of arrays (n, ...)."""
+    cells = np.empty((len(arrays), 1), object)
+    cells[:, 0] = list(arrays)
+    return cells
+
+
+def write_calibration(path: Path, cameras: Sequence[Camera]) -> None:
+    """Write ``camera.calibration``: cameras with a pose (metres; the file holds millimetres), in order."""
+    lines = ["Skeletool Camera Calibration File V1.0"]
+    for camera in cameras:
+        (fx, fy), (cx, cy) = camera.focal, camera.center
+        intrinsic = np.eye(4)
+        intrinsic[[0, 1, 0, 1], [0, 1, 2, 2]] = fx, fy, cx, cy
+        extrinsic = np.eye(4)
+        extrinsic[:3, :3] = camera.rotation
+        extrinsic[:3, 3] = 1000 * np.asarray(camera.translation)
+        lines += [
+            f"name          {camera.name}",
+            "  sensor      10 10",
+            f"  size        {camera.width} {camera.height}",
+            "  animated    0",
+            # Other converters cut these two lines at their ends, so the blank there belongs to the format.
+            f"  intrinsic   {_numbers(intrinsic)} ",
+            f"  extrinsic   {_numbers(extrinsic)} ",
+            "  radial      0",
+        ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _numbers(values: Floats) -> str:
+    return " ".join(f"{value:.17g}" for value in np.ravel(values).tolist())
+
+
+def write_test_annotations(
+    path: Path, pixels: Floats, points: Floats, valid: NDArray[np.bool_], activity: NDArray[np.integer]
+) -> None:
+    """Write a test sequence's ``annot_data.mat``.
+
+    Parameters
+    ----------
+    pixels : (F, 17, 2) float
+        MPI_INF_3DHP_17 joints, px.
+    points : (F, 17, 3) float
+        The same in camera coordinates, metres; the file holds millimetres.
+    valid : (F,) bool
+        ``valid_frame``.
+    activity : (F,) int
+        ``activity_annotation``, 1 to 7.
+    """
+    values = {
+        "annot2": pixels[:, None],
+        "annot3": 1000 * points[:, None],
+        "univ_annot3": 1050 * points[:, None],
+        "valid_frame": valid[:, None].astype(np.float64),
+        "activity_annotation": activity[:, None].astype(np.float64),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in values.items():
+            file.create_dataset(name, data=array, compression="gzip").attrs["MATLAB_class"] = np.bytes_("double")
+    # MATLAB 7.3 is HDF5 behind a header: 116 characters, 8 reserved bytes, the version, the byte order.
+    header = f"{'MATLAB 7.3 MAT-file, Platform: GLNXA64':<116}".encode("ascii") + bytes(8) + b"\x00\x02IM"
+    with path.open("r+b") as stream:
+        stream.write(header)
+
+
+def write_test_calibration(path: Path, camera: Camera, sensor: tuple[float, float] = (10.0, 10.0)) -> None:
+    """Write a ``.calib`` of the test set: a camera with a pose (metres), and its sensor's width and height in mm."""
+    (fx, fy), (cx, cy) = camera.focal, camera.center
+    density = camera.width / sensor[0], camera.height / sensor[1]
+    rotation = np.asarray(camera.rotation)
+    origin = -1000 * rotation.T @ np.asarray(camera.translation)
+    offset = ((cx - camera.width / 2) / density[0], (cy - camera.height / 2) / density[1])
+    distortion = (*camera.radial[:2], *camera.tangential, camera.radial[2])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "tc camera calibration v0.3\n"
+        f"camera\t0\t{camera.name}\n"
+        "\tframe\t0\n"
+        f"\t\tsensorSize\t{sensor[0]:.17g}\t{sensor[1]:.17g}\t# in mm\n"
+        f"\t\tfocalLength\t{fx / density[0]:.17g}\t# in mm\n"
+        f"\t\tpixelAspect\t{fy / fx:.17g}\n"
+        f"\t\tcenterOffset\t{offset[0]:.17g}\t{offset[1]:.17g}\t# in mm (positive values move right and down)\n"
+        "\t\tdistortionModel\tOpenCV\n"
+        f"\t\tdistortion\t\t{_numbers(np.array(distortion))}\n"
+        f"\t\t\torigin\t{_numbers(origin)}\n"
+        f"\t\t\tup\t{_numbers(-rotation[1])}\n"
+        f"\t\t\tright\t{_numbers(rotation[0])}\n",
+        encoding="utf-8",
+    )

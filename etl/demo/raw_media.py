@@ -1,4 +1,4 @@
-"""Videos and images of miniatures, in the codecs of the releases."""
+"""Writes videos and images of miniatures in the codecs of the releases."""
 
 from __future__ import annotations
 
@@ -12,25 +12,16 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-# What the releases' files hold, at a quality that leaves joints where they are.
+# Of each codec: a quality that leaves joints where they are.
 _OPTIONS: Final = {"libx264": {"crf": "18", "preset": "veryfast"}, "mpeg4": {"qmin": "2", "qmax": "3"}}
 
 
 def write_video(
     path: Path, frames: Iterable[NDArray[np.uint8]], rate: int, codec: Literal["libx264", "mpeg4"] = "libx264"
 ) -> int:
-    """Write RGB frames (H, W, 3), H and W even, one after the other as they come; returns how many.
+    """Write RGB frames (H, W, 3), H and W even, at `rate` Hz; return how many.
 
-    Parameters
-    ----------
-    path : Path
-        Its suffix names the container.
-    frames : iterable of (H, W, 3) uint8
-        At least one.
-    rate : int
-        Hz.
-    codec : {"libx264", "mpeg4"}
-        H.264 or MPEG-4 part 2.
+    The suffix of `path` names the container. The codec is H.264 or MPEG-4 part 2.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -47,13 +38,9 @@ def write_video(
     return count
 
 
-def write_images(
-    folder: Path, pattern: str, frames: Iterable[NDArray[np.uint8]], first: int = 1, quality: int = 95
-) -> int:
-    """Write RGB frames (H, W, 3) as JPEGs named by `pattern`, a template of {number}; returns how many."""
+def write_images(folder: Path, pattern: str, frames: Iterable[NDArray[np.uint8]], first: int = 1) -> None:
+    """Write RGB frames (H, W, 3) as JPEGs named by `pattern`, a template of {number}, which counts from `first`."""
     folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for count, frame in enumerate(frames, 1):
-        name = pattern.format(number=first + count - 1)
-        (folder / name).write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=quality))
-    return count
+    for number, frame in enumerate(frames, first):
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=95)
+        (folder / pattern.format(number=number)).write_bytes(data)

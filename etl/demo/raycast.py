@@ -80,16 +80,11 @@ class Primitive:
 
     def moved(self, rotation: Floats, translation: Floats) -> Primitive:
         """The shape after p -> rotation @ p + translation."""
+        start, end = (rotation @ point + translation for point in (self.start, self.end))
         local = self.local and Local(
             self.local.axes @ rotation.T, rotation @ self.local.origin + translation, self.local.size
         )
-        return replace(
-            self,
-            start=rotation @ self.start + translation,
-            end=rotation @ self.end + translation,
-            warp=self.warp @ rotation.T,
-            local=local,
-        )
+        return replace(self, start=start, end=end, warp=self.warp @ rotation.T, local=local)
 
 
 def capsule(
@@ -125,15 +120,12 @@ class Rays:
 
     Parameters
     ----------
-    camera : Camera
-        The camera.
     plane : (2, H, W) float32
         x and y on the plane z = 1.
     offset : float
         0 for pixel centres; -0.5 for pixel corners, of which there is one more along each axis.
     """
 
-    camera: Camera
     plane: NDArray[np.float32]
     offset: float
 
@@ -145,7 +137,7 @@ class Rays:
         pixels = np.stack([columns, rows], -1) + offset
         # With Human3.6M's lenses each iteration takes away nine tenths of what is left: 1e-7 px after 8.
         plane = camera.unproject(pixels, iterations=8)
-        return cls(camera, np.ascontiguousarray(plane.transpose(2, 0, 1), np.float32), offset)
+        return cls(np.ascontiguousarray(plane.transpose(2, 0, 1), np.float32), offset)
 
 
 @dataclass(frozen=True)
@@ -203,16 +195,9 @@ def union(windows: Iterable[Window]) -> Window:
 
 
 def cast(placed: Iterable[tuple[Primitive, Window]], rays: Rays, window: Window) -> Hits:
-    """Cast the rays of a window of pixels at primitives in camera coordinates.
+    """Cast the rays of a window of pixels at primitives in front of the camera, in its coordinates.
 
-    Parameters
-    ----------
-    placed : iterable of (Primitive, Window)
-        Primitives in camera coordinates, in front of the camera, each with its window.
-    rays : Rays
-        Of the camera; with corners the result has one more row and column than the window.
-    window : (x0, y0, x1, y1)
-        Pixels, end excluded.
+    With the rays of corners the result has one more row and column than the window.
     """
     extra = 1 if rays.offset else 0
     x0, y0, x1, y1 = window[0], window[1], window[2] + extra, window[3] + extra
@@ -247,18 +232,11 @@ def cast(placed: Iterable[tuple[Primitive, Window]], rays: Rays, window: Window)
 def intersect(
     primitive: Primitive, x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """First hits of rays (x, y, 1) from the camera with one primitive.
+    """First hits of rays (x, y, 1), x and y (h, w), from the camera with a primitive in its coordinates.
 
     The quadratics are Inigo Quilez' for a rounded cone (iquilezles.org/articles/intersectors), for rays of any
     length. Rays start beside the primitive, not at the camera: at 5 m a discriminant in float32 would otherwise lose
     a finger.
-
-    Parameters
-    ----------
-    primitive : Primitive
-        In camera coordinates.
-    x, y : (h, w) float32
-        Rays.
 
     Returns
     -------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import cv2
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.demo.body import Style, body
+from etl.demo.cameras import origin_of
 from etl.demo.figure import Pose, Skeleton, skeleton, unit
-from etl.demo.raycast import Hits, Primitive, Rays, Window, cast, union, windows_of
+from etl.demo.raycast import Hits, Rays, Window, cast, union, windows_of
 from etl.demo.room import Noise, room
 from schemas.camera import Camera
 
@@ -77,35 +79,28 @@ class Actor:
         return points @ self.pose.rotation.T + self.pose.translation
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """Primitives in camera coordinates, their lights, and rotation and translation of their own frame."""
-
-    primitives: list[Primitive]
-    lights: Floats
-    frame: tuple[Floats, Floats]
-
-
 class _Layer:
-    """Nearest surface on a lattice of image positions: depth (h, w), owner, coverage (h, w) and colours (h, w, 3)."""
+    """Nearest surface on a lattice of image positions in a window.
+
+    Depth, whose it is (`people`), how much of it covers the background (`cover`): (h, w); `colours`: (h, w, 3).
+    """
 
     def __init__(self, window: Window, extra: int) -> None:
-        self.corner, self.extra = window[:2], extra
+        self.corner = window[:2]
         shape = (window[3] - window[1] + extra, window[2] - window[0] + extra)
         self.depth = np.full(shape, np.inf, np.float32)
         self.people = np.zeros(shape, np.uint8)
         self.cover = np.zeros(shape, np.float32)
         self.colours = np.zeros((*shape, 3), np.float32)
 
-    def put(self, number: int, window: Window, hits: Hits, shaded: tuple[Floats, Floats]) -> None:
+    def put(self, number: int, window: Window, hits: Hits, colours: Floats) -> None:
         """Lay person `number`, who was cast in `window`, over what is farther away."""
         left, top = window[0] - self.corner[0], window[1] - self.corner[1]
         part = np.s_[top : top + hits.depth.shape[0], left : left + hits.depth.shape[1]]
         nearer = hits.depth < self.depth[part]
-        cover, colours = shaded
         self.depth[part][nearer] = hits.depth[nearer]
         self.people[part][nearer] = number
-        self.cover[part][nearer] = cover[nearer]
+        self.cover[part][nearer] = 1
         self.colours[part][nearer] = colours[nearer]
 
 
@@ -121,8 +116,8 @@ class Scene:
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
         self.rotation = np.array(camera.rotation)
-        self.origin = -self.rotation.T @ np.array(camera.translation)
-        self.centers, self.corners = _rays(camera)
+        self.origin = origin_of(camera)
+        self.centers, self.corners = _rays(replace(camera, name="", rotation=None, translation=None))
         self.noise = Noise()
         x, y = self.centers.plane
         directions = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ self.rotation.astype(np.float32)
@@ -140,45 +135,35 @@ class Scene:
 
     def render(self, *actors: Actor) -> Picture:
         """The frame that shows `actors`, the nearer before the farther."""
-        figures, feet = [], []
-        for actor in actors:
-            shape = actor.skeleton
-            turn = self.rotation @ actor.pose.rotation
-            shift = self.rotation @ (actor.pose.translation - self.origin)
-            primitives = [p.moved(turn, shift) for p in body(shape, actor.pose, actor.style)]
-            lights = self._lights(actor.to_world(shape.joints["pelvis"]))
-            figures.append(_Figure(primitives, lights, (turn, shift)))
-            feet.append(actor.to_world(np.stack([shape.joints[j] for j in ("right_foot", "left_foot", "pelvis")])))
-        return self._compose(figures, np.concatenate(feet) if feet else None)
-
-    def render_primitives(self, primitives: Sequence[Primitive]) -> Picture:
-        """The frame that shows `primitives`, given in world coordinates, without shadows."""
-        shift = -self.rotation @ self.origin
-        moved = [p.moved(self.rotation, shift) for p in primitives]
-        return self._compose([_Figure(moved, self._lights(np.zeros(3)), (self.rotation, shift))], None)
-
-    def _compose(self, figures: Sequence[_Figure], feet: Floats | None) -> Picture:
         image, depth = self.empty.copy(), self.depth.copy()
         people = np.zeros(depth.shape, np.uint8)
-        if feet is not None:
-            self._cast_shadows(image, feet)
-        placed = [list(zip(f.primitives, windows_of(f.primitives, self.camera), strict=True)) for f in figures]
-        windows = [union(window for _, window in primitives) for primitives in placed]
-        x0, y0, x1, y1 = window = union(windows)
+        if not actors:
+            return Picture(image, depth, people)
+        feet = np.concatenate([_feet(actor) for actor in actors])
+        self._cast_shadows(image, feet)
+        frames = [(self.rotation @ a.pose.rotation, self.rotation @ (a.pose.translation - self.origin)) for a in actors]
+        bodies = [
+            [primitive.moved(*frame) for primitive in body(actor.skeleton, actor.pose, actor.style)]
+            for actor, frame in zip(actors, frames, strict=True)
+        ]
+        windows = [windows_of(primitives, self.camera) for primitives in bodies]
+        x0, y0, x1, y1 = window = union(itertools.chain(*windows))
         if x1 <= x0:
             return Picture(image, depth, people)
         at_centers, at_corners = _Layer(window, 0), _Layer(window, 1)
-        for number, (figure, primitives, own) in enumerate(zip(figures, placed, windows, strict=True), 1):
+        for i, actor in enumerate(actors):
+            lights, own = self._lights(actor.to_world(actor.skeleton.joints["pelvis"])), union(windows[i])
             for rays, layer in ((self.centers, at_centers), (self.corners, at_corners)):
                 if own[2] > own[0]:
-                    hits = cast(primitives, rays, own)
-                    layer.put(number, own, hits, self._shade(hits, figure))
+                    hits = cast(zip(bodies[i], windows[i], strict=True), rays, own)
+                    layer.put(i + 1, own, hits, self._shade(hits, lights, frames[i]))
         part = np.s_[y0:y1, x0:x1]
         people[part] = at_centers.people
         depth[part] = np.where(at_centers.people > 0, at_centers.depth, depth[part])
-        cover, colours = _quincunx((at_centers.cover, at_centers.colours), (at_corners.cover, at_corners.colours))
+        cover = _quincunx(at_centers.cover, at_corners.cover)[..., None]
+        colours = _quincunx(at_centers.colours, at_corners.colours)
         behind = self.background[part] * self._shadow(self.floor[part], feet)[..., None]
-        image[part] = self._develop(behind * (1 - cover[..., None]) + colours, self.grain[part])
+        image[part] = self._develop(behind * (1 - cover) + colours, self.grain[part])
         return Picture(image, depth, people)
 
     def _develop(self, linear: Floats, grain: Floats) -> NDArray[np.uint8]:
@@ -201,11 +186,9 @@ class Scene:
         shadow = self._shadow(self.floor[part], feet)
         image[part] = self._develop(self.background[part] * shadow[..., None], self.grain[part])
 
-    def _shadow(self, floor: NDArray[np.float32], feet: Floats | None) -> NDArray[np.float32]:
+    def _shadow(self, floor: NDArray[np.float32], feet: Floats) -> NDArray[np.float32]:
         """Share of light (h, w) that is left on the floor at places (h, w, 2) round each person's feet and pelvis."""
         light = np.ones(floor.shape[:2], np.float32)
-        if feet is None:
-            return light
         near = np.isfinite(floor[..., 0])
         x, y = floor[near].T
         left = np.ones_like(x)
@@ -228,8 +211,8 @@ class Scene:
             [[*(self.rotation @ unit(d)), *(strength * np.array(c))] for d, strength, c in lamps], np.float32
         )
 
-    def _shade(self, hits: Hits, figure: _Figure) -> tuple[Floats, Floats]:
-        """Cover (h, w) and shaded colours (h, w, 3), black where nothing is met."""
+    def _shade(self, hits: Hits, lights: Floats, frame: tuple[Floats, Floats]) -> Floats:
+        """Shaded colours (h, w, 3), black where nothing is met; `frame` leads from the body to the camera."""
         mask = hits.mask.astype(np.float32)
         pixels = max(self.camera.focal) / 1145.0  # the softness is the cloth's, not the image's
         # Soft normals round the creases where primitives meet, as cloth and flesh have.
@@ -239,18 +222,24 @@ class Scene:
         normals /= np.linalg.norm(normals, axis=2, keepdims=True) + 1e-6
         up = self.rotation[:, 2].astype(np.float32)
         light = (0.30 + 0.13 * (normals @ up))[..., None] + np.zeros(3, np.float32)
-        for lamp in figure.lights:
+        for lamp in lights:
             light += np.maximum((normals @ lamp[:3] + 0.25) / 1.25, 0)[..., None] * lamp[3:]
         depth = np.where(hits.mask, hits.depth, np.float32(0))
         for radius in (4, 10):  # what lies behind its surroundings is darker
             sigma = max(radius * pixels, 0.3)
             around = _blur(depth, sigma) / np.maximum(_blur(mask, sigma), 1e-3)
             light *= (1 - 0.25 * np.clip((depth - around) / 0.06, 0, 1))[..., None]
-        turn, shift = figure.frame
+        turn, shift = frame
         inside = (hits.points - shift.astype(np.float32)) @ turn.astype(np.float32)
         grain = self.noise(inside[..., 0] + inside[..., 1], inside[..., 2], 3.0)
         colours = hits.colours * (1 + 0.18 * grain)[..., None] * light
-        return mask, colours.clip(0, 1) * mask[..., None]
+        return np.asarray(colours.clip(0, 1) * mask[..., None])
+
+
+def _feet(actor: Actor) -> Floats:
+    """World places (3, 3) round which the floor is darker."""
+    joints = actor.skeleton.joints
+    return actor.to_world(np.stack([joints[name] for name in ("right_foot", "left_foot", "pelvis")]))
 
 
 def visible(
@@ -280,26 +269,10 @@ def visible(
     return seen
 
 
-_last_rays: dict[tuple[Any, ...], tuple[Rays, Rays]] = {}
-
-
-def _rays(camera: Camera) -> tuple[Rays, Rays]:
-    """Rays through centres and corners; the last few lenses' are kept, as all subjects share the cameras."""
-    lens = (
-        camera.width,
-        camera.height,
-        camera.focal,
-        camera.center,
-        camera.distortion,
-        camera.radial,
-        camera.tangential,
-    )
-    if lens not in _last_rays:
-        while len(_last_rays) >= 2:
-            del _last_rays[next(iter(_last_rays))]
-        _last_rays[lens] = (Rays.of(camera), Rays.of(camera, corners=True))
-    centers, corners = _last_rays[lens]
-    return Rays(camera, centers.plane, centers.offset), Rays(camera, corners.plane, corners.offset)
+@functools.lru_cache(maxsize=2)
+def _rays(lens: Camera) -> tuple[Rays, Rays]:
+    """Rays through centres and corners of a lens's pixels; the last are kept, as all subjects share the cameras."""
+    return Rays.of(lens), Rays.of(lens, corners=True)
 
 
 def _blur(values: Floats, sigma: float) -> Floats:
@@ -308,11 +281,7 @@ def _blur(values: Floats, sigma: float) -> Floats:
     return np.asarray(cv2.blur(cv2.blur(values, (side, side)), (side, side)), np.float32)
 
 
-def _quincunx(centers: tuple[Floats, Floats], corners: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+def _quincunx(centers: Floats, corners: Floats) -> Floats:
     """Half of each pixel's centre and an eighth of each of its corners."""
-
-    def mean(center: Floats, corner: Floats) -> Floats:
-        total = corner[:-1, :-1] + corner[1:, :-1] + corner[:-1, 1:] + corner[1:, 1:]
-        return center * 0.5 + total * 0.125
-
-    return mean(centers[0], corners[0]), mean(centers[1], corners[1])
+    total = corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:]
+    return np.asarray(centers * 0.5 + total * 0.125)

@@ -1,30 +1,159 @@
-"""A model set that answers with the truth of a miniature dataset."""
+"""Reads the truth of a miniature dataset, and answers with it as a model set."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.demo.recording import PersonTruth, SequenceTruth, read_truth
+from etl.demo.recording import FOLDER, STEP, thumbnail
 from etl.errors import ModelError
 from etl.models import geometry
 from etl.models.base import ArrayDepth, DepthField, Detections, Embeddings, Frame, Poses
 from etl.stages.blocks.people import box_of_keypoints, iou, published_boxes
+from schemas.camera import Camera
 from schemas.keys import SequenceKey
-from schemas.skeletons import COCO_17
-
-__all__ = ["PersonTruth", "Routing", "SceneTruth", "SequenceTruth", "build", "read_truth"]
+from schemas.skeletons import COCO_17, COCO_TO_H36M
 
 Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class PersonTruth:
+    """All that is known of one person in one sequence.
+
+    Parameters
+    ----------
+    coco_2d, h36m_2d : (F, 17, 2) float64
+        px. The conventions differ in thorax, spine, neck base and head; limbs are equal.
+    coco_3d, h36m_3d : (F, 17, 3) float64
+        Camera coordinates, metres.
+    coco_visible, h36m_visible : (F, 17) bool
+        Not hidden behind another part of a body, nor outside the image.
+    windows : (F, 4) int32
+        x0, y0, x1, y1 of the pixels that show the person, end excluded.
+    """
+
+    coco_2d: Floats
+    coco_3d: Floats
+    coco_visible: NDArray[np.bool_]
+    h36m_2d: Floats
+    h36m_3d: Floats
+    h36m_visible: NDArray[np.bool_]
+    windows: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def converted_visible(self) -> NDArray[np.bool_]:
+        """(F, 17), H36M_17: every COCO joint that the pipeline converts to the joint is visible."""
+        return np.stack([self.coco_visible[:, list(sources)].all(1) for sources in COCO_TO_H36M], axis=1)
+
+
+@dataclass(frozen=True)
+class SequenceTruth(PersonTruth):
+    """All that is known of one sequence: of its first person, and what all people share.
+
+    Parameters
+    ----------
+    key : SequenceKey
+        The sequence.
+    camera : Camera
+        Its camera; without a pose where the camera moves.
+    rooms : (B, H, W) uint16
+        Depth of the empty room in units of STEP; one for each place of the camera.
+    backgrounds : (F,) int32
+        Which of them is behind each frame.
+    extents : (F, 4) int32
+        x0, y0, x1, y1 of all people's pixels, end excluded.
+    patches : (sum of the extents' areas,) uint16
+        Depth of the people in the extents, row by row, in units of STEP; 0 where the background shows.
+    owners : (sum of the extents' areas,) uint8
+        Whom the pixels show: 1 for the first person; 0 where the background shows.
+    thumbnails : (F, h, w) uint8
+        Grey, for telling frames apart.
+    others : tuple of PersonTruth
+        The second person and further ones.
+    """
+
+    key: SequenceKey
+    camera: Camera
+    rooms: NDArray[np.uint16]
+    backgrounds: NDArray[np.int32]
+    extents: NDArray[np.int32]
+    patches: NDArray[np.uint16]
+    owners: NDArray[np.uint8]
+    thumbnails: NDArray[np.uint8]
+    others: tuple[PersonTruth, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> SequenceTruth:
+        """Read what `etl.demo.recording.film` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        stacked = {field.name: arrays.pop(field.name) for field in fields(PersonTruth)}
+        count = stacked["windows"].shape[1]
+        first, *others = ({name: values[:, person] for name, values in stacked.items()} for person in range(count))
+        return cls(
+            **first,
+            key=SequenceKey(*json.loads(str(arrays.pop("key")))),
+            camera=Camera.from_dict(json.loads(str(arrays.pop("camera")))),
+            **arrays,
+            others=tuple(PersonTruth(**person) for person in others),
+        )
+
+    @property
+    def people(self) -> tuple[PersonTruth, ...]:
+        """Everybody, the first person too."""
+        return (self, *self.others)
+
+    def depth(self, number: int) -> NDArray[np.float32]:
+        """Depth map (H, W) of a frame: metres along the camera's z axis, exact to an eighth of a millimetre."""
+        units = self.rooms[self.backgrounds[number]].copy()
+        part, patch = self._part(self.patches, number)
+        units[part] = np.where(patch > 0, patch, units[part])
+        return (units * np.float32(STEP)).astype(np.float32)
+
+    def mask(self, number: int, person: int | None = None) -> NDArray[np.bool_]:
+        """The pixels (H, W) of a person in a frame, or of anybody."""
+        shown = np.zeros(self.rooms.shape[1:], bool)
+        part, owners = self._part(self.owners, number)
+        shown[part] = owners > 0 if person is None else owners == person + 1
+        return shown
+
+    def _part(self, values: NDArray[Any], number: int) -> tuple[tuple[slice, slice], NDArray[Any]]:
+        """Rows and columns of a frame that show people, and the frame's `values` there."""
+        x0, y0, x1, y1 = self.extents[: number + 1].astype(np.int64).T
+        areas = (x1 - x0) * (y1 - y0)
+        part = slice(y0[-1], y1[-1]), slice(x0[-1], x1[-1])
+        return part, values[areas[:-1].sum() : areas.sum()].reshape(y1[-1] - y0[-1], x1[-1] - x0[-1])
+
+    def nearest(self, image: NDArray[np.uint8]) -> int:
+        """Number of the frame that looks most like `image` (H, W, 3), lossy coding and all."""
+        difference = self.thumbnails.astype(np.float32) - thumbnail(image)
+        return int((difference**2).mean((1, 2)).argmin())
+
+
+def read_truth(folder: Path) -> dict[SequenceKey, Path]:
+    """The truth files below a miniature dataset's folder, by sequence."""
+    found = {}
+    for path in sorted((folder / FOLDER).rglob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            found[SequenceKey(*json.loads(str(file["key"])))] = path
+    if not found:
+        raise ModelError(
+            f"{folder / FOLDER} holds the truth of a rendered dataset.", "no npz file", "Render it with `xycd demo`."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -57,7 +186,7 @@ class Routing:
             return joints
         width, height = self.input_size
         centers, sizes = geometry.pad_boxes(box, self.box_padding, width / height if self.keep_aspect else None)
-        matrix = geometry.crop_matrix(centers, sizes, self.rotation, self.input_size)
+        matrix = geometry.crop_matrix(centers, sizes, self.rotation, (width, height))
         order = np.arange(len(COCO_17))
         if self.flip:
             matrix = geometry.flip_matrix(width) @ matrix
@@ -75,8 +204,6 @@ class SceneTruth:
         The miniature dataset.
     routing : Routing
         The way of the joints through a crop.
-    confidence : float
-        Of every joint.
     check_images : bool
         Refuse a frame whose image is that of another frame of the sequence.
     log : Path, optional
@@ -87,30 +214,21 @@ class SceneTruth:
     channels = (0, 0)
 
     def __init__(
-        self,
-        folder: Path,
-        routing: Routing | None = None,
-        confidence: float = 1.0,
-        check_images: bool = False,
-        log: Path | None = None,
+        self, folder: Path, routing: Routing | None = None, check_images: bool = False, log: Path | None = None
     ) -> None:
-        self.folder, self.routing, self.confidence = folder, routing or Routing(), confidence
+        self.folder, self.routing = folder, routing or Routing()
         self.check_images, self.log = check_images, log
         self.calls: Counter[str] = Counter()
         self.frames: Counter[tuple[str, SequenceKey, int]] = Counter()
         self._paths = read_truth(folder)
-        self._loaded: OrderedDict[SequenceKey, SequenceTruth] = OrderedDict()
+        self._read = functools.lru_cache(maxsize=4)(SequenceTruth.read)
 
-    @cached_property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """See `etl.models.base.ModelSet`."""
         files = {str(key): hashlib.sha256(path.read_bytes()).hexdigest() for key, path in self._paths.items()}
-        return {
-            "name": "truth",
-            "files": files,
-            "routing": json.loads(json.dumps(vars(self.routing))),
-            "confidence": self.confidence,
-        }
+        routing = json.loads(json.dumps(vars(self.routing)))
+        return {"name": "truth", "files": files, "routing": routing, "confidence": 1.0}
 
     def truth(self, key: SequenceKey) -> SequenceTruth:
         """The truth of a sequence; the last four are kept."""
@@ -118,11 +236,7 @@ class SceneTruth:
             raise ModelError(
                 "The truth of a rendered dataset covers its sequences.", str(key), "Use that dataset only."
             )
-        if key not in self._loaded:
-            while len(self._loaded) >= 4:
-                self._loaded.popitem(last=False)
-            self._loaded[key] = SequenceTruth.read(self._paths[key])
-        return self._loaded[key]
+        return self._read(self._paths[key])
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """The boxes of the pixels of everybody in the picture, the largest first, as a detector has no other order."""
@@ -138,7 +252,7 @@ class SceneTruth:
         return found
 
     def estimate_poses(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Poses]:
-        """COCO_17 joints of the person in every box, by way of the routing."""
+        """COCO_17 joints of the person in every box, by way of the routing; all scores are 1."""
         poses = []
         for frame, found in zip(self._seen("pose", frames), detections, strict=True):
             people = self.truth(frame.key).people
@@ -151,8 +265,7 @@ class SceneTruth:
                 who = iou(found.boxes, published_boxes(tight, width, height)).argmax(1)
             each = [self.routing(joints[i], box) for i, box in zip(who, found.boxes, strict=True)]
             keypoints = np.array(each, np.float32).reshape(-1, len(COCO_17), 2)
-            scores = np.full(keypoints.shape[:2], self.confidence, np.float32)
-            poses.append(Poses(keypoints, scores, found.boxes, found.scores))
+            poses.append(Poses(keypoints, np.ones(keypoints.shape[:2], np.float32), found.boxes, found.scores))
         return poses
 
     def estimate_depth(self, frames: Sequence[Frame], poses: Sequence[Poses]) -> list[DepthField]:
@@ -164,6 +277,7 @@ class SceneTruth:
         return [Embeddings() for _ in poses]
 
     def _seen(self, block: str, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Check and count the frames that a block sees."""
         self.calls[block] += 1
         for frame in frames:
             truth = self.truth(frame.key)
@@ -180,19 +294,6 @@ class SceneTruth:
         return frames
 
 
-def build(
-    folder: str,
-    *,
-    input_size: tuple[int, int] | None = None,
-    box_padding: float = 1.25,
-    keep_aspect: bool = True,
-    rotation: float = 0.0,
-    flip: bool = False,
-    confidence: float = 1.0,
-    check_images: bool = True,
-    log: str | None = None,
-) -> SceneTruth:
-    """The set ``etl.demo.truth:build`` of a configuration: see `SceneTruth` and `Routing` for its options."""
-    size = None if input_size is None else (int(input_size[0]), int(input_size[1]))
-    routing = Routing(size, box_padding, keep_aspect, rotation, flip)
-    return SceneTruth(Path(folder), routing, confidence, check_images, None if log is None else Path(log))
+def build(folder: str, *, check_images: bool = True, log: str | None = None, **routing: Any) -> SceneTruth:
+    """The set ``etl.demo.truth:build`` of a configuration: with the options of `SceneTruth` and `Routing`."""
+    return SceneTruth(Path(folder), Routing(**routing), check_images, Path(log) if log else None)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from etl.config import Config, load
 from etl.demo import fit3d, human36m, miniature, mpi_inf_3dhp, threedpw
+from etl.demo.run import Miniature
+from etl.demo.scene import Actor, Picture, Scene
+from schemas.camera import Camera
+from schemas.keys import SequenceKey
 
 FRAMES = 7
-
-
-@dataclass(frozen=True)
-class Miniature:
-    """How a dataset is rendered for tests, and how it is configured."""
-
-    plan: miniature.Plan
-    settings: dict[str, Any]
 
 
 MINIATURES = {
@@ -46,3 +42,11 @@ def configure(name: str, root: Path, work: Path, **changes: Any) -> Config:
         "cluster": {"workers": 1},
     }
     return load(None, values, changes)
+
+
+def frames_of(key: SequenceKey, camera: Camera, count: int) -> Iterator[tuple[Actor, Picture]]:
+    """Actor and picture of each of the first `count` frames of a sequence of Human3.6M."""
+    scene = Scene(camera)
+    for number in range(count):
+        actor = human36m.actor_at(key.subject, key.action, key.subaction, number)
+        yield actor, scene.render(actor)

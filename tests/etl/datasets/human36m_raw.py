@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from etl.datasets.human36m.metadata import Metadata, read_metadata
-from etl.demo.release import write_metadata, write_poses
+from etl.demo.human36m import write_metadata, write_poses
 from schemas.skeletons import H36M_32_TO_17
 from tests.etl.datasets.media import write_video
 

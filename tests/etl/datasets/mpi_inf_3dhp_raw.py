@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import simplejpeg
 
-from etl.demo import raw_mpi_inf_3dhp
+from etl.demo import mpi_inf_3dhp
 from etl.demo.raw_joints import mpi_inf_3dhp_28
 from etl.demo.raw_media import write_video
 from schemas.camera import Camera
@@ -53,9 +53,9 @@ def write_train(
     points = np.stack([moved(extrinsics(n), mpi_inf_3dhp_28(joints)) for n in range(14)])
     pixels = pinhole(TRAIN_K, points)
     folder = root / home / subject / action
-    raw_mpi_inf_3dhp.write_annotations(folder / "annot.mat", *change(pixels, points))
+    mpi_inf_3dhp.write_annotations(folder / "annot.mat", *change(pixels, points))
     cameras = [camera_of(str(n), extrinsics(n), TRAIN_K, (SIZE, SIZE)) for n in range(14)]
-    raw_mpi_inf_3dhp.write_calibration(folder / "camera.calibration", cameras)
+    mpi_inf_3dhp.write_calibration(folder / "camera.calibration", cameras)
     for camera, count in (videos or {}).items():
         black = np.zeros((SIZE, SIZE, 3), np.uint8)
         write_video(folder / "imageSequence" / f"video_{camera}.avi", [black] * count, 25, "mpeg4")
@@ -79,11 +79,11 @@ def write_test(
         "valid": np.array([True] * 6 + [False, True]),
         "activity": np.array([1, 1, 2, 3, 4, 5, 6, 7]),
     }
-    raw_mpi_inf_3dhp.write_test_annotations(home / subject / "annot_data.mat", **change(**values))
+    mpi_inf_3dhp.write_test_annotations(home / subject / "annot_data.mat", **change(**values))
     if calibration:
         place = home / "test_util" / "camera_calibration" / f"{name}.calib"
         sensor = (10.0, 5.625) if outdoor else (10.0, 10.0)
-        raw_mpi_inf_3dhp.write_test_calibration(place, camera_of("x", matrix, TEST_K[name], size), sensor)
+        mpi_inf_3dhp.write_test_calibration(place, camera_of("x", matrix, TEST_K[name], size), sensor)
     (home / subject / "imageSequence").mkdir(parents=True, exist_ok=True)
     jpeg = simplejpeg.encode_jpeg(np.zeros((size[1], size[0], 3), np.uint8))
     for number in range(1, images + 1):

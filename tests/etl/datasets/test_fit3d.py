@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etl.datasets.fit3d import Fit3D, read_camera
-from etl.demo import raw_fit3d
+from etl.demo import fit3d
 from etl.demo.raw_joints import facing, imar_25
 from etl.demo.raw_media import write_video
 from etl.errors import DatasetError
@@ -59,11 +59,11 @@ def distorted(points):
 
 def write(root, subject="s03", action="squat", cameras=("50591643",), frames=POSES, joints=None):
     """An action of a training subject as released, with videos of `frames` frames, or none."""
-    raw_fit3d.write_joints(root, subject, action, imar_25(world()) if joints is None else joints)
+    fit3d.write_joints(root, subject, action, imar_25(world()) if joints is None else joints)
     for camera in cameras:
-        raw_fit3d.write_camera(root, subject, action, camera_of(camera, camera))
+        fit3d.write_camera(root, subject, action, camera_of(camera, camera))
         if frames:
-            video(raw_fit3d.video_path(root, subject, action, camera), frames)
+            video(fit3d.video_path(root, subject, action, camera), frames)
 
 
 def video(path, frames, size=SIZE):
@@ -71,8 +71,8 @@ def video(path, frames, size=SIZE):
 
 
 def write_unlabelled(root, subject="s02", action="squat", frames=POSES):
-    raw_fit3d.write_camera(root, subject, action, camera_of("any"), labelled=False)
-    video(raw_fit3d.video_path(root, subject, action, None), frames)
+    fit3d.write_camera(root, subject, action, camera_of("any"), labelled=False)
+    video(fit3d.video_path(root, subject, action, None), frames)
 
 
 @pytest.mark.parametrize("camera", list(PLACES))
@@ -185,7 +185,7 @@ def test_test_subjects_have_no_ground_truth(tmp_path):
     assert not ds["valid_annotation"].values.any()
     assert ds.attrs["split"] == "unlabelled"
     assert annotation.camera_of(ds).focal == FOCAL
-    raw_fit3d.video_path(tmp_path, "s02", "squat", None).unlink()
+    fit3d.video_path(tmp_path, "s02", "squat", None).unlink()
     with pytest.raises(DatasetError, match="without ground truth must have a video"):
         reader.annotate(sequence)
 
@@ -202,7 +202,7 @@ def test_rows_end_with_the_shorter_of_poses_and_video(tmp_path, frames, rows, no
 @pytest.mark.parametrize(("size", "refused"), [(SIZE, False), (64, True), (128, True)])
 def test_resized_videos_are_refused(tmp_path, size, refused):
     write(tmp_path, frames=None)
-    video(raw_fit3d.video_path(tmp_path, "s03", "squat", "50591643"), POSES, size)
+    video(fit3d.video_path(tmp_path, "s03", "squat", "50591643"), POSES, size)
     reader = Fit3D(tmp_path)
     [sequence] = reader.sequences()
     if not refused:

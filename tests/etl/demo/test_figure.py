@@ -7,9 +7,8 @@ import pytest
 
 from etl.demo.body import body, style_of
 from etl.demo.figure import Pose, skeleton
-from etl.demo.human36m import actor_at
-from etl.demo.motions import MOTIONS, pose_at
-from etl.demo.release import ACTIONS, CAMERAS, SUBJECTS, camera_of, number_of
+from etl.demo.human36m import ACTIONS, CAMERAS, SUBJECTS, actor_at, camera_of, number_of
+from etl.demo.motions import MOTIONS
 from schemas.skeletons import COCO_17, COCO_TO_H36M, H36M_17, LIMB_JOINTS
 
 MOMENTS = [(action, t) for action in MOTIONS for t in (0.0, 0.4, 1.3, 2.2)]
@@ -42,7 +41,7 @@ def test_facing_a_camera_the_right_hand_is_on_the_picture_s_left() -> None:
 
 def test_the_joints_of_both_conventions_agree_on_the_limbs() -> None:
     for action, t in MOMENTS:
-        s = skeleton(pose_at(action, t, 0.2), 1.72)
+        s = skeleton(MOTIONS[action](t, 0.2), 1.72)
         converted = np.stack([s.coco[list(sources)].mean(0) for sources in COCO_TO_H36M])
         limbs = list(LIMB_JOINTS)
         assert converted[limbs] == pytest.approx(s.h36m[limbs], abs=1e-12)
@@ -63,7 +62,7 @@ def test_left_and_right_are_mirror_images() -> None:
 def test_bones_keep_their_lengths_and_a_foot_is_on_the_floor(height: float) -> None:
     lengths = []
     for action, t in MOMENTS:
-        s = skeleton(pose_at(action, t, 0.4), height)
+        s = skeleton(MOTIONS[action](t, 0.4), height)
         j = s.h36m
         lengths.append([np.linalg.norm(j[a] - j[b]) for a, b in H36M_17.bones if {a, b} != {9, 10}])
         assert min(j[3, 2], j[6, 2]) == pytest.approx(0.085 * height / 1.75)
@@ -75,7 +74,7 @@ def test_bones_keep_their_lengths_and_a_foot_is_on_the_floor(height: float) -> N
 
 
 def test_the_release_s_32_joints_have_its_duplicates() -> None:
-    s = skeleton(pose_at("Walking", 0.7, 0.0))
+    s = skeleton(MOTIONS["Walking"](0.7, 0.0))
     joints = s.h36m_32
     assert np.isfinite(joints).all()
     for a, b in ((0, 11), (13, 16), (13, 24), (19, 20), (27, 28)):

@@ -13,19 +13,25 @@ import pytest
 
 from etl.datasets.human36m.reader import Human36M
 from etl.datasets.sampling import picture_size
-from etl.demo import release
-from etl.demo.human36m import CUT, DEMO, Plan, frames_of
+from etl.demo import human36m
+from etl.demo.human36m import CUT, DEMO, Plan
 from etl.demo.miniature import MARKER, render
 from etl.demo.truth import SequenceTruth, read_truth
 from etl.errors import ConfigError
 from schemas.keys import SequenceKey
 from schemas.skeletons import H36M_32_TO_17
 from tests.etl.demo.conftest import SMALL
+from tests.etl.miniatures import frames_of
 
 
 def poses(folder: Path, subject: str, kind: str, name: str) -> np.ndarray:
     values = cdflib.CDF(folder / subject / "MyPoseFeatures" / kind / f"{name}.cdf")["Pose"]
     return values.reshape(values.shape[1], 32, -1).astype(np.float64)
+
+
+def size_of(subject: str, name: str) -> tuple[int, int]:
+    camera = human36m.camera_of(subject, name)
+    return camera.width, camera.height
 
 
 def decode(path: Path) -> list[np.ndarray]:
@@ -37,8 +43,8 @@ def decode(path: Path) -> list[np.ndarray]:
 
 def test_pose_files_agree_with_each_other_and_with_the_cameras(miniature: Path) -> None:
     for key in SMALL.sequences():
-        camera = release.camera_of(key.subject, key.camera, SMALL.scale)
-        name = release.file_prefix(key.subject, key.action, key.subaction)
+        camera = human36m.camera_of(key.subject, key.camera, SMALL.scale)
+        name = human36m.file_prefix(key.subject, key.action, key.subaction)
         world = poses(miniature, key.subject, "D3_Positions", name)
         mono = poses(miniature, key.subject, "D3_Positions_mono", f"{name}.{key.camera}")
         flat = poses(miniature, key.subject, "D2_Positions", f"{name}.{key.camera}")
@@ -60,8 +66,8 @@ def test_sides_hold_in_the_files(miniature: Path) -> None:
 
 def test_videos_show_the_frames_in_order(miniature: Path) -> None:
     for key in SMALL.sequences():
-        camera = release.camera_of(key.subject, key.camera, SMALL.scale)
-        name = release.file_prefix(key.subject, key.action, key.subaction)
+        camera = human36m.camera_of(key.subject, key.camera, SMALL.scale)
+        name = human36m.file_prefix(key.subject, key.action, key.subaction)
         decoded = decode(miniature / key.subject / "Videos" / f"{name}.{key.camera}.mp4")
         longer = (key.subject, key.action, key.camera) == ("S1", "Directions", "55011271")
         assert len(decoded) == SMALL.frames + longer
@@ -72,14 +78,14 @@ def test_videos_show_the_frames_in_order(miniature: Path) -> None:
 
 
 def test_sizes_are_the_release_s() -> None:
-    sizes = {c: release.image_size("S1", c) for c in release.CAMERAS}
+    sizes = {c: size_of("S1", c) for c in human36m.CAMERAS}
     assert sizes == {
         "54138969": (1000, 1002),
         "55011271": (1000, 1000),
         "58860488": (1000, 1000),
         "60457274": (1000, 1002),
     }
-    assert {release.image_size("S7", c) for c in release.CAMERAS} == {(1000, 1002)}
+    assert {size_of("S7", c) for c in human36m.CAMERAS} == {(1000, 1002)}
 
 
 def test_a_complete_miniature_is_left_alone(miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +184,7 @@ def test_the_demo_has_irregular_names_tall_images_and_a_video_shorter_than_its_p
     keys = DEMO.sequences()
     assert {key.subject for key in keys} == {"S1", "S5", "S7", "S9"}
     assert sum(map(DEMO.video_frames, keys)) == 14 * 50 + 1 - 2 * CUT
-    tall = {key.subject for key in keys if release.image_size(key.subject, key.camera) == (1000, 1002)}
+    tall = {key.subject for key in keys if size_of(key.subject, key.camera) == (1000, 1002)}
     assert tall == {"S1", "S5", "S7", "S9"}
     assert ("S7", "55011271") in {(key.subject, key.camera) for key in keys}
     chosen = {"subjects": ("S1",), "actions": ("Walking",), "cameras": ("55011271",), "extra": DEMO.extra[:1]}

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.demo import release
+from etl.demo import human36m
 from etl.demo.raycast import Hits, Local, Primitive, Rays, capsule, cast, ellipsoid, union, windows_of
 from schemas.camera import Camera
 
 WHITE = (1.0, 1.0, 1.0)
-CAMERA = release.camera_of("S1", "54138969", 0.3)
+CAMERA = human36m.camera_of("S1", "54138969", 0.3)
 RAYS = Rays.of(CAMERA)
 FULL = (0, 0, CAMERA.width, CAMERA.height)
 
 
-def cast_one(primitive: Primitive, rays: Rays = RAYS, full: bool = False) -> Hits:
-    window = FULL if full else windows_of([primitive], rays.camera)[0]
-    return cast([(primitive, window)], rays, FULL)
+def cast_one(primitive: Primitive, full: bool = False) -> Hits:
+    window = FULL if full else windows_of([primitive], CAMERA)[0]
+    return cast([(primitive, window)], RAYS, FULL)
 
 
 def exact_rays(camera: Camera) -> np.ndarray:
@@ -32,9 +32,9 @@ def exact_rays(camera: Camera) -> np.ndarray:
 EXACT = exact_rays(CAMERA)
 
 
-@pytest.mark.parametrize("camera", release.CAMERAS)
+@pytest.mark.parametrize("camera", human36m.CAMERAS)
 def test_rays_are_the_inverse_of_the_projection(camera: str) -> None:
-    whole = release.camera_of("S7", camera)
+    whole = human36m.camera_of("S7", camera)
     for corners, extra in ((False, 0), (True, 1)):
         rays = Rays.of(whole, corners)
         assert rays.plane.shape == (2, 1002 + extra, 1000 + extra)
@@ -62,7 +62,7 @@ def test_depth_of_a_sphere_is_exact(center: tuple[float, float, float], radius: 
 
 
 def test_a_sphere_is_drawn_where_its_centre_projects() -> None:
-    camera = release.camera_of("S1", "55011271")  # full size, so that the lens moves pixels
+    camera = human36m.camera_of("S1", "55011271")  # full size, so that the lens moves pixels
     rays = Rays.of(camera)
     moved = []
     for center in ([0, 0, 5.0], [1.6, 0.2, 5.0], [-1.7, -1.6, 5.0], [1.2, 1.9, 5.0]):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etl.demo import release
+from etl.demo import human36m
 from etl.demo.human36m import actor_at
 from etl.demo.scene import Scene
 from etl.models.base import Frame
@@ -21,7 +21,7 @@ from schemas.skeletons import LIMB_JOINTS
 def test_the_embedded_networks_find_the_joints(embedded_weights: Path) -> None:
     models, errors, depth_errors = BlazePose(embedded_weights), [], []
     for subject, name in (("S1", "54138969"), ("S9", "55011271")):
-        camera = release.camera_of(subject, name)
+        camera = human36m.camera_of(subject, name)
         scene = Scene(camera)
         for action in ("Directions", "Walking"):
             for number in (0, 25):

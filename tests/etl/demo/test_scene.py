@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.demo import release
+from etl.demo import human36m
 from etl.demo.human36m import actor_at
 from etl.demo.miniature import act
 from etl.demo.raycast import capsule
@@ -17,7 +17,7 @@ from etl.demo.scene import Actor, Scene, visible
 from schemas.camera import Camera
 from schemas.skeletons import H36M_17
 
-CAMERA = release.camera_of("S1", "55011271", 0.3)
+CAMERA = human36m.camera_of("S1", "55011271", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,16 @@ def test_the_room_is_a_box(scene: Scene) -> None:
     assert (np.abs(places[..., 2]) < 1e-3).sum() > 1000
 
 
-def test_a_mark_at_a_joint_is_drawn_where_the_joint_projects() -> None:
-    camera = release.camera_of("S1", "54138969")  # full size, so that the lens moves pixels
+def test_a_mark_at_a_joint_is_drawn_where_the_joint_projects(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = human36m.camera_of("S1", "54138969")  # full size, so that the lens moves pixels
     scene = Scene(camera)
     for number, joint in ((0, 0), (0, 3), (0, 10), (30, 13), (30, 16)):
         actor = actor_at("S1", "Walking", 1, number)
-        world = actor.to_world(actor.skeleton.h36m[joint])
-        mark = scene.render_primitives([capsule(world, world, (0.03, 0.03), (1.0, 0.0, 0.0))])
+        place = actor.skeleton.h36m[joint]
+        world = actor.to_world(place)
+        ball = capsule(place, place, (0.03, 0.03), (1.0, 0.0, 0.0))
+        monkeypatch.setattr("etl.demo.scene.body", lambda *_, ball=ball: [ball])
+        mark = scene.render(actor)
         centroid = np.argwhere(mark.mask).mean(0)[::-1]
         point = camera.world_to_camera(world)
         assert np.abs(centroid - camera.project(point)).max() < 0.2

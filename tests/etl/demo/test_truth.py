@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.demo.human36m import frames_of
 from etl.demo.truth import Routing, SceneTruth, SequenceTruth, read_truth
 from etl.errors import ModelError
 from etl.models.base import Frame
 from schemas.keys import SequenceKey
-from schemas.skeletons import LIMB_JOINTS
+from schemas.skeletons import COCO_TO_H36M, LIMB_JOINTS
 from tests.etl.demo.conftest import SMALL
+from tests.etl.miniatures import frames_of
 
 KEY = SequenceKey("h36m", "S9", "Walking", 1, "54138969")
 
@@ -64,13 +64,10 @@ def test_visible_joints_lie_just_behind_the_surface(miniature: Path) -> None:
     assert 0.6 < np.mean(shares) < 0.98  # some are hidden, most are not
 
 
-def test_converted_joints_are_means(miniature: Path) -> None:
+def test_both_conventions_agree_on_the_limbs_and_converted_joints_need_all_sources(miniature: Path) -> None:
     truth = SequenceTruth.read(read_truth(miniature)[KEY])
-    coco, h36m = truth.coco_2d, truth.converted_2d
-    assert h36m[:, 0] == pytest.approx((coco[:, 11] + coco[:, 12]) / 2)
-    assert h36m[:, 7] == pytest.approx(coco[:, [5, 6, 11, 12]].mean(1))
-    assert h36m[:, 9] == pytest.approx(coco[:, 0])
-    assert h36m[:, list(LIMB_JOINTS)] == pytest.approx(truth.h36m_2d[:, list(LIMB_JOINTS)])
+    converted = np.stack([truth.coco_2d[:, list(sources)].mean(1) for sources in COCO_TO_H36M], axis=1)
+    assert converted[:, list(LIMB_JOINTS)] == pytest.approx(truth.h36m_2d[:, list(LIMB_JOINTS)])
     assert (truth.converted_visible[:, 0] == (truth.coco_visible[:, 11] & truth.coco_visible[:, 12])).all()
 
 

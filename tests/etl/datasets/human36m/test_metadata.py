@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from etl.datasets.human36m.metadata import Metadata, find_metadata, read_metadata
-from etl.demo import release
+from etl.demo import human36m
 from etl.errors import DatasetError
 
 
@@ -75,15 +75,15 @@ def test_real_frame_counts_sum_to_the_known_total(real: Metadata) -> None:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    frames = {("S1", release.ACTIONS[1], 1): {camera: 7 + i for i, camera in enumerate(release.CAMERAS)}}
-    release.write_metadata(tmp_path / "metadata.xml", frames)
+    frames = {("S1", human36m.ACTIONS[1], 1): {camera: 7 + i for i, camera in enumerate(human36m.CAMERAS)}}
+    human36m.write_metadata(tmp_path / "metadata.xml", frames)
     return tmp_path / "metadata.xml"
 
 
 def test_made_cameras_are_the_makers(made: Path) -> None:
     metadata = read_metadata(made)
     for (subject, name), camera in metadata.cameras.items():
-        truth = release.camera_of(subject, name)
+        truth = human36m.camera_of(subject, name)
         assert np.allclose(camera.rotation, truth.rotation, rtol=0, atol=1e-12)
         assert np.allclose(camera.translation, truth.translation, rtol=0, atol=1e-12)
         assert (camera.width, camera.height) == (truth.width, truth.height)

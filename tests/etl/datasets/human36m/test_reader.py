@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 
 from etl.datasets.human36m.reader import Human36M
-from etl.demo.release import write_poses
+from etl.demo.human36m import write_poses
 from etl.errors import DatasetError
 from etl.media.frames import Media, decode
 from schemas import annotation

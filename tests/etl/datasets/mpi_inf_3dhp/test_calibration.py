@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from etl.datasets.mpi_inf_3dhp.calibration import read_calibration, read_test_calibration
-from etl.demo.raw_mpi_inf_3dhp import write_calibration, write_test_calibration
+from etl.demo.mpi_inf_3dhp import write_calibration, write_test_calibration
 from etl.errors import DatasetError
 from schemas.camera import Camera
 from tests.etl.datasets.people import looking_at, moved, pinhole

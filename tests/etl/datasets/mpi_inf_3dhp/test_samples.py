@@ -5,7 +5,7 @@ import pytest
 
 from etl.datasets.mpi_inf_3dhp.calibration import read_test_calibration
 from etl.datasets.mpi_inf_3dhp.reader import CAMERA_SETS, MpiInf3DHP, fitting_camera
-from etl.demo import raw_mpi_inf_3dhp
+from etl.demo import mpi_inf_3dhp
 from etl.stages.annotate import annotate
 from etl.stages.files.mmpose import export_mmpose
 from schemas.camera import Camera
@@ -70,7 +70,7 @@ def test_training_export_has_mmposes_own_numbers(samples, tmp_path, i):
     pixels[camera][:, order] = expected["part"][i, :, :2]
     points[camera][:, order] = expected["S"][i, :, :3]
     folder = tmp_path / subject / action
-    raw_mpi_inf_3dhp.write_annotations(folder / "annot.mat", pixels, points)
+    mpi_inf_3dhp.write_annotations(folder / "annot.mat", pixels, points)
     entries = [cameras[f"{subject}_{action}_Cam{n if n in CAMERA_SETS['vnect'] else 0}"] for n in range(14)]
     calibrated = [
         Camera(
@@ -79,7 +79,7 @@ def test_training_export_has_mmposes_own_numbers(samples, tmp_path, i):
         )
         for n, e in enumerate(entries)
     ]  # fmt: skip
-    raw_mpi_inf_3dhp.write_calibration(folder / "camera.calibration", calibrated)
+    mpi_inf_3dhp.write_calibration(folder / "camera.calibration", calibrated)
     found, exported_cameras = exported(MpiInf3DHP(tmp_path, cameras=[str(camera)]), tmp_path, "train")
     equal_row(found, expected, i)
     for name in ("R", "T", "c", "f"):
@@ -92,7 +92,7 @@ def test_test_export_has_mmposes_own_numbers(samples, tmp_path, i):
     subject, _, number = expected["imgname"][i].removesuffix(".jpg").rpartition("_")
     frames = int(number)
     home = tmp_path / "test"
-    raw_mpi_inf_3dhp.write_test_annotations(
+    mpi_inf_3dhp.write_test_annotations(
         home / subject / "annot_data.mat",
         np.broadcast_to(expected["part"][i, :, :2], (frames, 17, 2)),
         np.broadcast_to(expected["S"][i, :, :3], (frames, 17, 3)),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from etl.datasets.threedpw.reader import ThreeDPW, sequence_key, sequence_name
 from etl.datasets.threedpw.unpickle import read_pickle
-from etl.demo import raw_threedpw
+from etl.demo import threedpw
 from etl.demo.raw_joints import facing, openpose_18, smpl_24
 from etl.errors import DatasetError
 from schemas import annotation
@@ -44,9 +44,9 @@ def write(root, split="train", name=NAME, count=1, intrinsics=PORTRAIT, images=F
         "poses2d": openpose_18(in_camera, pinhole(intrinsics, in_camera)),
     }
     values |= {key: change(values.get(key)) if callable(change) else change for key, change in changes.items()}
-    path = raw_threedpw.write_sequence(root, split, name, **values)
+    path = threedpw.write_sequence(root, split, name, **values)
     wide, high = (2 * intrinsics[:2, 2]).astype(int)
-    raw_threedpw.write_images(root, name, [np.zeros((high, wide, 3), np.uint8)] * images)
+    threedpw.write_images(root, name, [np.zeros((high, wide, 3), np.uint8)] * images)
     return path, in_camera
 
 
@@ -203,7 +203,7 @@ def test_the_images_own_size_wins_and_is_noted(tmp_path):
     off_centre[0, 2] = 530
     write(tmp_path, intrinsics=off_centre)
     shutil.rmtree(tmp_path / "imageFiles")
-    raw_threedpw.write_images(tmp_path, NAME, [np.zeros((1920, 1080, 3), np.uint8)] * FRAMES)
+    threedpw.write_images(tmp_path, NAME, [np.zeros((1920, 1080, 3), np.uint8)] * FRAMES)
     reader = ThreeDPW(tmp_path)
     ds = reader.annotate(reader.sequences()[0])
     assert annotation.camera_of(ds).width == 1080
@@ -278,7 +278,7 @@ def spoil(path, **changes):
     """Write a pickle again with other values; None leaves a variable out."""
     values = dict(read_pickle(path)) | changes
     plain = {key: _plain(value) for key, value in values.items() if value is not None}
-    path.write_bytes(raw_threedpw.python2_pickle(plain))
+    path.write_bytes(threedpw.python2_pickle(plain))
 
 
 def _plain(value):
@@ -340,7 +340,7 @@ def test_pickles_that_are_damaged_or_hostile(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DatasetError, match=rf"{NAME}\.pkl must be a readable pickle"):
         reader.annotate(sequence)
-    path.write_bytes(raw_threedpw.python2_pickle([1, 2]))
+    path.write_bytes(threedpw.python2_pickle([1, 2]))
     with pytest.raises(DatasetError, match="must be a dict"):
         reader.annotate(sequence)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from etl.datasets.threedpw.unpickle import read_pickle
-from etl.demo.raw_threedpw import python2_pickle
+from etl.demo.threedpw import python2_pickle
 from etl.errors import DatasetError
 
 

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.demo.human36m import frames_of
-from etl.demo.release import camera_of
+from etl.demo.human36m import camera_of
 from etl.errors import ConfigError, ModelError
 from etl.models import geometry
 from etl.models.base import Detections, Embeddings, Frame, Poses
@@ -20,6 +19,7 @@ from etl.models.embedded.model_set import BlazePose, Parameters, build
 from schemas.camera import Camera
 from schemas.keys import SequenceKey
 from schemas.skeletons import COCO_17, COCO_TO_H36M, H36M_17, LIMB_JOINTS
+from tests.etl.miniatures import frames_of
 
 KEY = SequenceKey("h36m", "S1", "Directions", 1, "54138969")
 LIMBS = list(LIMB_JOINTS)

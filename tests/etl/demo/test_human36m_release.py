@@ -10,7 +10,7 @@ import defusedxml.ElementTree
 import numpy as np
 import pytest
 
-from etl.demo import release
+from etl.demo import human36m
 from schemas.skeletons import H36M_32_TO_17
 
 
@@ -30,12 +30,12 @@ def test_file_names_are_as_irregular_as_the_release_s() -> None:
         ("S1", "WalkingDog", 2): "WalkingDog",
         ("S7", "WalkingTogether", 2): "WalkTogether",
     }
-    assert {key: release.file_prefix(*key) for key in expected} == expected
+    assert {key: human36m.file_prefix(*key) for key in expected} == expected
 
 
 def test_the_tables_equal_the_real_metadata(samples: Path, tmp_path: Path) -> None:
     real = defusedxml.ElementTree.parse(samples / "h36m" / "metadata.xml").getroot()
-    release.write_metadata(tmp_path / "metadata.xml", {})
+    human36m.write_metadata(tmp_path / "metadata.xml", {})
     ours = defusedxml.ElementTree.parse(tmp_path / "metadata.xml").getroot()
     assert table(ours, "mapping")[:33] == table(real, "mapping")[:33]
     assert table(ours, "mapping")[34] == table(real, "mapping")[34]
@@ -55,13 +55,13 @@ def test_the_tables_equal_the_real_metadata(samples: Path, tmp_path: Path) -> No
 
 def test_the_metadata_describe_the_cameras(tmp_path: Path) -> None:
     frames = {("S5", "Walking", 1): {"54138969": 40, "55011271": 41}}
-    release.write_metadata(tmp_path / "metadata.xml", frames)
+    human36m.write_metadata(tmp_path / "metadata.xml", frames)
     root = defusedxml.ElementTree.parse(tmp_path / "metadata.xml").getroot()
     w0 = np.array([float(v) for v in root.find("w0").text.strip("[]").split()])
     assert w0.shape == (300,)
-    for c, name in enumerate(release.CAMERAS):
-        for s, subject in enumerate(release.SUBJECTS):
-            camera = release.camera_of(subject, name)
+    for c, name in enumerate(human36m.CAMERAS):
+        for s, subject in enumerate(human36m.SUBJECTS):
+            camera = human36m.camera_of(subject, name)
             rx, ry, rz, *place = w0[:264].reshape(4, 11, 6)[c, s]
             # X_c = R (X_w - T), with R put together from scratch.
             a, b, g = -rx, ry, -rz
@@ -85,7 +85,7 @@ def test_the_metadata_describe_the_cameras(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0.1, 0.25, 0.3])
 def test_small_cameras_see_the_same(scale: float) -> None:
-    whole, small = release.camera_of("S9", "55011271"), release.camera_of("S9", "55011271", scale)
+    whole, small = human36m.camera_of("S9", "55011271"), human36m.camera_of("S9", "55011271", scale)
     points = np.random.default_rng(0).normal([0, 0, 5], 0.5, (20, 3))
     # Positions measured from the outer corner of the first pixel scale.
     assert small.project(points) + 0.5 == pytest.approx((whole.project(points) + 0.5) * scale)
@@ -95,8 +95,8 @@ def test_small_cameras_see_the_same(scale: float) -> None:
 
 def test_pose_files_are_the_release_s(tmp_path: Path) -> None:
     joints = np.random.default_rng(1).normal(size=(7, 32, 3)) * 1000
-    release.write_poses(tmp_path / "a" / "Walking 1.cdf", joints)
-    release.write_poses(tmp_path / "a" / "Walking 1.cdf", joints)  # overwrites
+    human36m.write_poses(tmp_path / "a" / "Walking 1.cdf", joints)
+    human36m.write_poses(tmp_path / "a" / "Walking 1.cdf", joints)  # overwrites
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["Walking 1.cdf"]
     cdf = cdflib.CDF(tmp_path / "a" / "Walking 1.cdf")
     pose = cdf["Pose"]
