@@ -266,14 +266,8 @@ class PartialDepth:
 
     def at(self, pixels: NDArray[np.intp]) -> Floats:
         """See `DepthField.at`."""
-        width = self.values.shape[1]
-        if width == self.shape[1]:
-            return ArrayDepth(self.values).at(pixels - self.top * width)
-        rows = pixels // self.shape[1] - self.top
-        # The index is y * w + x in the part, and y * W + x in the image.
-        return ArrayDepth(self.values).at(
-            pixels - self.top * self.shape[1] - self.left - rows * (self.shape[1] - width)
-        )
+        rows, columns = np.divmod(pixels, self.shape[1])
+        return ArrayDepth(self.values).at((rows - self.top) * self.values.shape[1] + columns - self.left)
 
     def to_array(self) -> Floats:
         """The whole map; NaN outside the part."""
