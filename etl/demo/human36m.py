@@ -50,11 +50,8 @@ ACTIONS: Final = (
     "Sitting", "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog", "WalkingTogether",
 )  # fmt: skip
 _PREFIXES: Final = {
-    "Miscellaneous": "_ALL",
-    "TakingPhoto": "Photo",
-    "WalkingDog": "WalkDog",
-    "WalkingTogether": "WalkTogether",
-}
+    "Miscellaneous": "_ALL", "TakingPhoto": "Photo", "WalkingDog": "WalkDog", "WalkingTogether": "WalkTogether",
+}  # fmt: skip
 # (action number, subaction): subjects whose file isn't named "<prefix> 1" or "<prefix>".
 _IRREGULAR: Final[dict[tuple[int, int], dict[str, str]]] = {
     (1, 1): {"S2": "_ALL 2", "S10": "_ALL 2"},
@@ -250,17 +247,7 @@ def camera_of(subject: str, name: str, scale: float = 1.0) -> Camera:
 
 
 def write_metadata(path: Path, frames: Mapping[tuple[str, str, int], Mapping[str, int]], scale: float = 1.0) -> None:
-    """Write metadata.xml.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    frames : mapping of (subject, action, subaction) to mapping of camera to int
-        Number of frames of each video; 0 where there is none.
-    scale : float
-        Of the images.
-    """
+    """Write metadata.xml: frames of each video by (subject, action, subaction) and camera; there are 0 of others."""
     root = ElementTree.Element("a")
     recordings = [(action, subaction) for action in range(1, 17) for subaction in (1, 2)]
     mapping = ElementTree.SubElement(root, "mapping")
@@ -301,10 +288,8 @@ def write_poses(path: Path, values: Floats) -> None:
     path.unlink(missing_ok=True)
     flat = values.reshape(1, len(values), -1).astype(np.float32)
     cdf = cdflib.cdfwrite.CDF(path, cdf_spec={"Majority": "row_major"})
-    spec = {
-        "Variable": "Pose", "Data_Type": cdf.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True,
-        "Dim_Sizes": list(flat.shape[1:]),
-    }  # fmt: skip
+    spec = {"Variable": "Pose", "Data_Type": cdf.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True}
+    spec["Dim_Sizes"] = list(flat.shape[1:])
     cdf.write_var(spec, var_data=flat)
     cdf.close()
 

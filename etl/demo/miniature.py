@@ -71,13 +71,7 @@ class Plan(ABC):
 
 
 def check(plan: Plan) -> None:
-    """Refuse what can't be rendered, before anything is.
-
-    Raises
-    ------
-    etl.errors.ConfigError
-        Naming the field.
-    """
+    """Raise ConfigError, which names the field, for what can't be rendered."""
     for name, allowed in plan.choices.items():
         chosen = getattr(plan, name)
         wrong = [value for value in chosen if value not in allowed]
@@ -124,20 +118,10 @@ def render(folder: Path, plan: Plan, *, workers: int | None = None, progress: Pr
 
 
 def act(person: str, motion: str, seconds: float, phase: float = 0.0, shift: tuple[float, float] = (0.0, 0.0)) -> Actor:
-    """A person at a moment of a motion.
+    """A person, in their own style, so many seconds after the beginning of one of etl.demo.motions.MOTIONS.
 
-    Parameters
-    ----------
-    person : str
-        Whose style it is.
-    motion : str
-        One of etl.demo.motions.MOTIONS.
-    seconds : float
-        Since the beginning.
-    phase : float
-        Where in the motion the person begins, in cycles; the phase of the person's style is added.
-    shift : (float, float)
-        Where in the room the motion's middle is, metres.
+    `phase` is where in the motion the person begins, in cycles, beside that of the style. `shift` is where in the room
+    the motion's middle is, metres.
     """
     style = style_of(person)
     pose = MOTIONS[motion](seconds, style.phase + phase)

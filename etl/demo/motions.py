@@ -51,13 +51,11 @@ def directions(seconds: float, phase: float) -> Pose:
     reach = _pulse(seconds, 2.6, phase)
     other = _pulse(seconds, 2.6, phase + 0.5)
     lift = 0.25 + 0.35 * _wave(seconds, 4.7, phase)
-    to_right: Direction = (1.0, 0.45, lift)
-    to_left: Direction = (-0.8, 0.75, 0.3 - 0.5 * lift)
     return replace(
         base,
-        right_upper_arm=_blend(base.right_upper_arm, to_right, reach),
+        right_upper_arm=_blend(base.right_upper_arm, (1.0, 0.45, lift), reach),
         right_forearm=_blend(base.right_forearm, (0.9, 0.55, lift + 0.15), reach),
-        left_upper_arm=_blend(base.left_upper_arm, to_left, other),
+        left_upper_arm=_blend(base.left_upper_arm, (-0.8, 0.75, 0.3 - 0.5 * lift), other),
         left_forearm=_blend(base.left_forearm, (-0.7, 0.9, 0.4 - 0.4 * lift), other),
     )
 

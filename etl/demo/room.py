@@ -56,15 +56,9 @@ def room(origin: Floats, directions: Floats, noise: Noise) -> tuple[Floats, Floa
     """
     d = directions
     with np.errstate(divide="ignore", invalid="ignore"):
-        planes = [
-            (0.0 - origin[2]) / d[:, 2],
-            (HEIGHT - origin[2]) / d[:, 2],
-            (HALF_WIDTH - origin[0]) / d[:, 0],
-            (-HALF_WIDTH - origin[0]) / d[:, 0],
-            (HALF_WIDTH - origin[1]) / d[:, 1],
-            (-HALF_WIDTH - origin[1]) / d[:, 1],
-        ]
-    distances = np.stack(planes).astype(np.float32)
+        to_z = [(height - origin[2]) / d[:, 2] for height in (0.0, HEIGHT)]
+        to_x, to_y = ([(wall - origin[i]) / d[:, i] for wall in (HALF_WIDTH, -HALF_WIDTH)] for i in (0, 1))
+    distances = np.stack([*to_z, *to_x, *to_y]).astype(np.float32)
     distances[~(distances > 0)] = np.inf
     surface, t = distances.argmin(0), distances.min(0)
     points = (origin + t[:, None] * d).astype(np.float32)

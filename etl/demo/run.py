@@ -31,15 +31,7 @@ from schemas.skeletons import LIMB_JOINTS
 
 @dataclass(frozen=True)
 class Miniature:
-    """A dataset of the demo.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is rendered, where no other number of frames is asked for.
-    settings : dict of str to Any
-        Of its section of the configuration, but for the root.
-    """
+    """A rendered dataset, and the settings of its section of the configuration, but for the root."""
 
     plan: Plan
     settings: dict[str, Any]

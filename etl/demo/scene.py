@@ -56,15 +56,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Actor:
-    """A person at one moment, placed in the world.
-
-    Parameters
-    ----------
-    pose : Pose
-        Directions and place.
-    style : Style
-        Looks.
-    """
+    """A person at one moment, placed in the world."""
 
     pose: Pose
     style: Style
@@ -105,13 +97,7 @@ class _Layer:
 
 
 class Scene:
-    """The room before one camera; keeps the rays and the empty room, casts only what moves.
-
-    Parameters
-    ----------
-    camera : Camera
-        With a pose in the world, inside the room.
-    """
+    """The room before a camera with a pose, inside the room; keeps the rays and the empty room, casts what moves."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -245,20 +231,10 @@ def _feet(actor: Actor) -> Floats:
 def visible(
     picture: Picture, camera: Camera, points: Floats, names: Sequence[str], person: int = 0
 ) -> NDArray[np.bool_]:
-    """Return which joints the camera sees: in the image, on the person, and not occluded.
+    """Return which joints (J,) the camera sees: in the image, on the person, and not occluded.
 
-    Parameters
-    ----------
-    picture : Picture
-        The frame.
-    camera : Camera
-        Its camera.
-    points : (J, 3) float
-        Joints, camera coordinates, metres.
-    names : sequence of J str
-        Their names.
-    person : int
-        Whose they are, 0 for the first.
+    `points` (J, 3) are the joints called `names`, in camera coordinates, metres; `person` is whose they are, 0 for the
+    first.
     """
     pixels = np.round(camera.project(np.asarray(points, np.float64))).astype(int)
     inside: NDArray[np.bool_] = ((pixels >= 0) & (pixels < (camera.width, camera.height))).min(axis=1)
