@@ -182,14 +182,10 @@ def _y_up(camera: Camera) -> Camera:
 
 
 def write_annotations(path: Path, pixels: Floats, points: Floats) -> None:
-    """Write ``annot.mat``.
+    """Write ``annot.mat``: MPI_INF_3DHP_28 joints before every camera.
 
-    Parameters
-    ----------
-    pixels : (14, F, 28, 2) float
-        MPI_INF_3DHP_28 joints before every camera, px.
-    points : (14, F, 28, 3) float
-        The same in that camera's coordinates, metres; the file holds millimetres.
+    `pixels` (14, F, 28, 2) is in px, `points` (14, F, 28, 3) in that camera's coordinates, metres; the file holds
+    millimetres.
     """
     cameras, frames = pixels.shape[:2]
     pixels, millimetres = pixels.reshape(cameras, frames, -1), 1000 * points.reshape(cameras, frames, -1)
@@ -245,18 +241,10 @@ def _numbers(values: Floats) -> str:
 def write_test_annotations(
     path: Path, pixels: Floats, points: Floats, valid: NDArray[np.bool_], activity: NDArray[np.integer]
 ) -> None:
-    """Write a test sequence's ``annot_data.mat``.
+    """Write a test sequence's ``annot_data.mat``: MPI_INF_3DHP_17 joints.
 
-    Parameters
-    ----------
-    pixels : (F, 17, 2) float
-        MPI_INF_3DHP_17 joints, px.
-    points : (F, 17, 3) float
-        The same in camera coordinates, metres; the file holds millimetres.
-    valid : (F,) bool
-        ``valid_frame``.
-    activity : (F,) int
-        ``activity_annotation``, 1 to 7.
+    `pixels` (F, 17, 2) is in px, `points` (F, 17, 3) in camera coordinates, metres; the file holds millimetres. `valid`
+    (F,) says which frames are; `activity` (F,) is 1 to 7.
     """
     values = {
         "annot2": pixels[:, None],

@@ -70,14 +70,8 @@ def imar_25(joints: Floats) -> Floats:
 def openpose_18(smpl: Floats, pixels: Floats) -> Floats:
     """A detection (..., 3, 18) of x, y, confidence as 3DPW's ``poses2d`` has it, of projected SMPL joints.
 
-    Eyes and ears, which SMPL doesn't have, are absent: zeros, as OpenPose gives them.
-
-    Parameters
-    ----------
-    smpl : (..., 24, 3) float
-        SMPL's joints in camera coordinates; which joints are seen follows from their depth.
-    pixels : (..., 24, 2) float
-        Where they are in the image.
+    `smpl` (..., 24, 3) is in camera coordinates: a joint with a depth above 0 is seen. `pixels` (..., 24, 2) is where
+    the joints are in the image. Eyes and ears, which SMPL doesn't have, are absent: zeros, as OpenPose gives them.
     """
     found = np.zeros((*pixels.shape[:-2], len(COCO_18), 3))
     for place, name in enumerate(COCO_18.joints):

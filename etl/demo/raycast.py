@@ -25,14 +25,7 @@ Keep = Callable[[Floats], NDArray[np.bool_]]
 class Local:
     """A frame of reference that travels with a primitive, in which its paint is defined.
 
-    Parameters
-    ----------
-    axes : (3, 3) float
-        Rows are the frame's unit axes.
-    origin : (3,) float
-        Its origin, metres.
-    size : float
-        Metres that one local unit stands for.
+    The rows of `axes` (3, 3) are its unit axes. `origin` (3,) is in metres, as is `size`, the length of a local unit.
     """
 
     axes: Floats
@@ -118,12 +111,8 @@ def ellipsoid(
 class Rays:
     """Rays of a lattice of image positions: row r and column c look at pixel (c + offset, r + offset).
 
-    Parameters
-    ----------
-    plane : (2, H, W) float32
-        x and y on the plane z = 1.
-    offset : float
-        0 for pixel centres; -0.5 for pixel corners, of which there is one more along each axis.
+    `plane` (2, H, W) has x and y on the plane z = 1. `offset` is 0 for pixel centres, and -0.5 for pixel corners, of
+    which there is one more along each axis.
     """
 
     plane: NDArray[np.float32]

@@ -36,16 +36,7 @@ class Noise:
 
 
 def room(origin: Floats, directions: Floats, noise: Noise) -> tuple[Floats, Floats]:
-    """Cast rays at the room.
-
-    Parameters
-    ----------
-    origin : (3,) float
-        The camera, inside the room, world metres.
-    directions : (n, 3) float32
-        World directions of rays, of any length.
-    noise : Noise
-        Texture.
+    """Cast rays at the room from `origin` (3,), world metres, in `directions` (n, 3) of any length.
 
     Returns
     -------

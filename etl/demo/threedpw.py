@@ -45,18 +45,10 @@ UNSEEN: Final = 4  # in this frame the last person isn't detected
 
 @dataclass(frozen=True)
 class Shot:
-    """One sequence.
+    """One sequence: its split, and the width and height of the release's images.
 
-    Parameters
-    ----------
-    split : str
-        train, validation or test.
-    size : (int, int)
-        Width and height of the release's images.
-    people : tuple of (motion, phase, (x, y))
-        What each person does, and where in the room.
-    origin : (x, y)
-        Where the camera starts, metres.
+    `people` are (motion, phase, (x, y)): what each does, and where in the room. The camera starts at `origin` (x, y).
+    Places are in metres.
     """
 
     split: str
