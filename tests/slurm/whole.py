@@ -217,7 +217,8 @@ def processes_of(job: str) -> list[int]:
     found = []
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.Error):
-            if process.info["name"].startswith("python") and process.environ().get("SLURM_JOB_ID") == job:
+            # setproctitle, where it is installed, lets dask name its processes.
+            if process.info["name"].startswith(("python", "dask")) and process.environ().get("SLURM_JOB_ID") == job:
                 found.append(process.pid)
     return found
 
