@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FOLDER: Final = "index"
 GROUP_ROWS: Final = 1 << 17  # rows of a Parquet row group, and of a Dask partition
 KEEP: Final = 86_400.0  # seconds that an earlier state stays, for readers that still use it
-CONTENTS: Final = b"xycd contents"  # metadata of a file: path by identity of the feature files in it
+CONTENTS: Final = b"xycd contents"  # metadata: name of each feature file in a state, by its identity
 TEXT: Final = pa.dictionary(pa.int32(), pa.string())  # in memory, where most rows repeat the row before
 SCHEMA: Final = pa.schema(
     [
@@ -66,7 +66,7 @@ def open_index(workspace: Path | str, dataset: str | None = None) -> dd.DataFram
     -------
     dask.dataframe.DataFrame
         One row a frame and person: dataset, subject, action, subaction, camera, person, frame, status, and file, the
-        feature file relative to the workspace. In order of sequences within parts.
+        feature file relative to the workspace. Rows of a file follow each other.
 
     Raises
     ------
@@ -104,12 +104,12 @@ def refresh(root: Path, features: Features) -> Path | pd.DataFrame:
     path = _path(folder, wanted)
     if path.exists():
         return path
-    table, contents = _earlier(folder, {identity: receipt.path for identity, (_, receipt) in wanted.items()})
+    table, contents = _earlier(folder, wanted)
     tables = [table]
     for identity, (key, receipt) in wanted.items():
         if identity not in contents and (new := _table(root, features, key, receipt)) is not None:
             tables.append(new)
-            contents[identity] = receipt.path
+            contents[identity] = _name(root, features, receipt)
     table = pa.concat_tables(tables).unify_dictionaries()
     path = _path(folder, contents)  # without files that couldn't be read: they are tried again
     try:
@@ -120,31 +120,40 @@ def refresh(root: Path, features: Features) -> Path | pd.DataFrame:
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
     except (OSError, WorkspaceError):
         return table.cast(_PLAIN).to_pandas()
-    for old in _states(folder):
-        if old != path and time.time() - old.stat().st_mtime > KEEP:
+    for written, old in _states(folder):
+        if old != path and time.time() - written > KEEP:
             old.unlink(missing_ok=True)
     return path
 
 
-def _path(folder: Path, identities: Mapping[str, object]) -> Path:
+def _name(root: Path, features: Features, receipt: Receipt) -> str:
+    """A feature file's name in the column ``file``."""
+    return (features.store.folder / receipt.path).relative_to(root).as_posix()
+
+
+def _path(folder: Path, identities: Iterable[str]) -> Path:
     return folder / f"{digest(sorted(identities), length=16)}.parquet"
 
 
-def _states(folder: Path) -> list[Path]:
-    """Files of the index, the newest first."""
-    return sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+def _states(folder: Path) -> list[tuple[float, Path]]:
+    """Files of the index with the epoch second at which they were written, the newest first."""
+    found = []
+    for path in folder.glob("*.parquet"):
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            found.append((path.stat().st_mtime, path))
+    return sorted(found, reverse=True)
 
 
-def _earlier(folder: Path, wanted: Mapping[str, str]) -> tuple[pa.Table, dict[str, str]]:
-    """Rows that the newest readable state has of the wanted files, and these files."""
-    for path in _states(folder):
+def _earlier(folder: Path, wanted: Collection[str]) -> tuple[pa.Table, dict[str, str]]:
+    """Rows that the newest readable state has of the wanted files, and these files by identity."""
+    for _, path in _states(folder):
         with contextlib.suppress(OSError, ValueError, KeyError, pa.ArrowException):
             contents = json.loads((pq.read_schema(path).metadata or {})[CONTENTS])
             table = pq.read_table(path, read_dictionary=_TEXTS).select(SCHEMA.names).cast(SCHEMA)
-            kept = {identity: file for identity, file in contents.items() if wanted.get(identity) == file}
+            kept = {identity: file for identity, file in contents.items() if identity in wanted}
             if len(kept) < len(contents):
-                files = [f for f in table["file"].unique().to_pylist() if f.endswith(tuple(kept.values()))]
-                table = table.filter(pc.is_in(table["file"].cast(pa.string()), pa.array(files, pa.string())))
+                files = pa.array(kept.values(), pa.string())
+                table = table.filter(pc.is_in(table["file"].cast(pa.string()), files))
             return table, kept
     return SCHEMA.empty_table(), {}
 
@@ -158,7 +167,7 @@ def _table(root: Path, features: Features, key: SequenceKey, receipt: Receipt) -
     except (OSError, KeyError):
         return None
     fixed = {"dataset": key.dataset, "subject": key.subject, "action": key.action, "camera": key.camera}
-    fixed["file"] = path.relative_to(root).as_posix()
+    fixed["file"] = _name(root, features, receipt)
     columns: dict[str, Any] = {name: _repeated(value, len(status)) for name, value in fixed.items()}
     columns |= {"subaction": np.full(len(status), key.subaction, np.int32), "person": person, "frame": number}
     columns["status"] = pa.array(status_names(status).tolist(), pa.string()).dictionary_encode()
