@@ -116,7 +116,7 @@ def pictures(network: Network, count: int) -> np.ndarray:
     return (drawn * 40 + 120).clamp(0, 255).to(example.dtype).numpy()
 
 
-def errors(name: str, ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def differences(name: str, ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Differences of answers, by what they are of: depth in cm, joints in px of the crop, sides of boxes in px."""
     ours, theirs = ([one.double().cpu() for one in answer] for answer in (ours, theirs))
     if name.startswith("depth"):
@@ -173,10 +173,10 @@ def one_network(report: Report, name: str, device: torch.device, *, compiled: bo
             answer = forward(context.send(few))
             if plain is None:
                 plain = answer
-                for what, apart in errors(name, answer, truth).items():
+                for what, apart in differences(name, answer, truth).items():
                     report.add(name, f"{device.type} against CPU: largest {what}", float(apart.max()), "")
             else:
-                for what, apart in errors(name, answer, plain).items():
+                for what, apart in differences(name, answer, plain).items():
                     report.add(name, f"{words(variant)}: median {what}", float(apart.median()), "")
                     report.add(name, f"{words(variant)}: largest {what}", float(apart.max()), "")
             for batch in batches:

@@ -110,7 +110,7 @@ class Flight(Generic[Batch, Result]):
             self.times.model_s = time.perf_counter() - self._start - self.times.wait_s
 
     def launch(self, batch: Batch) -> None:
-        """Start a batch; waits for the first in flight if all threads have one, and the next is ready for them."""
+        """Start a batch. If one for each thread and this one are in flight, wait until the oldest has landed."""
         if self._lanes is None:
             self._land(self._timed(batch))
             return

@@ -44,7 +44,8 @@ def build(options: AugliftSettings | Mapping[str, Any] | None = None, cache: Pat
     Parameters
     ----------
     options : AugliftSettings or mapping, optional
-        By name. A runtime ``auto`` is torch here: a run replaces it before (`etl.models.auglift.runtimes`).
+        By name. Here a runtime ``auto`` is torch, and inputs ``auto`` are made on the host: a run replaces both before
+        (`etl.models.auglift.runtimes`).
     cache : Path, optional
         Folder of the model files; the user's cache by default.
 
@@ -218,6 +219,7 @@ class AugliftModels:
         A stream has a map, a matrix from image px to its cells, and joints (17, 2) px of each person. Maps of one shape
         share a call, and all streams are copied to the host with one wait.
         """
+        context, how = self.pose.context, self.settings
         found, rows_of = list[torch.Tensor](), list[list[list[int]]]()
         for maps, to_grid, points in streams:
             groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -228,10 +230,9 @@ class AugliftModels:
                 cells = np.stack([apply(to_grid[row], points[row]) for row in rows])
                 with torch.inference_mode():
                     features = torch.stack([maps[row] for row in rows]).float()
-                    sent = self.pose.context.send(cells)
-                    s = self.settings
-                    found.append(sample(features, sent, s.sampling, s.window, snap=not s.compat).half())
-        copies = iter(self.pose.context.fetch(found))
+                    places = context.send(cells)
+                    found.append(sample(features, places, how.sampling, how.window, snap=not how.compat).half())
+        copies = iter(context.fetch(found))
         result = []
         for groups_of, width in zip(rows_of, self.channels, strict=True):
             values = np.zeros((sum(len(group) for group in groups_of), 17, width), np.float16)

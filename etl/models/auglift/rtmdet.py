@@ -123,7 +123,7 @@ class PersonDetector(Estimator[Image, torch.Tensor]):
         # Suppression goes from high scores to low, so boxes below the final threshold change nothing.
         self.min_score = max(config.model.test_cfg.score_thr, min_score)
         self.network_overlap, self.max_overlap = config.model.test_cfg.nms.iou_threshold, max_overlap
-        self.most = config.model.test_cfg.max_per_img
+        self.max_people = config.model.test_cfg.max_per_img
         generator = self.model.bbox_head.prior_generator
         levels = [(self.size[1] // stride, self.size[0] // stride) for stride, _ in generator.strides]
         self._priors = torch.cat(generator.grid_priors(levels, device="cpu")).numpy()
@@ -132,8 +132,8 @@ class PersonDetector(Estimator[Image, torch.Tensor]):
         """Boxes (P, 4) float32 px and scores (P,) float32 of the people in RGB images, best first."""
         if not images:
             return []
-        (answers,) = self.context.fetch([torch.stack(self.run(images))])
-        return [self._choose(*item) for item in zip(answers, images, strict=True)]
+        (outputs,) = self.context.fetch([torch.stack(self.run(images))])
+        return [self._choose(*item) for item in zip(outputs, images, strict=True)]
 
     def run_batch(self, images: Images) -> list[torch.Tensor]:
         """Score, and distances to left, top, right and bottom, of the person at each prior of an image: (N, 5)."""
@@ -151,20 +151,20 @@ class PersonDetector(Estimator[Image, torch.Tensor]):
                 return torch.stack([letterbox_on_device(image, self.size) for image in images])
         return self.context.send(np.stack([letterbox(image, self.size) for image in images]))
 
-    def _choose(self, answer: NDArray[np.float32], image: Image) -> People:
-        """Boxes and scores of the people in an image, from the network's answer (N, 5)."""
+    def _choose(self, output: NDArray[np.float32], image: Image) -> People:
+        """Boxes and scores of the people in an image, from the network's output (N, 5)."""
         from mmpose.evaluation.functional import nms
 
-        rows = np.flatnonzero(answer[:, 0] > self.min_score)
-        rows = rows[np.argsort(-answer[rows, 0], kind="stable")]
-        scores, distances = answer[rows, 0], answer[rows, 1:]
+        rows = np.flatnonzero(output[:, 0] > self.min_score)
+        rows = rows[np.argsort(-output[rows, 0], kind="stable")]
+        scores, distances = output[rows, 0], output[rows, 1:]
         boxes = np.concatenate([self._priors[rows] - distances[:, :2], self._priors[rows] + distances[:, 2:]], 1)
         boxes = boxes.clip(0, np.array([*self.size, *self.size], np.float32))
         height, width = image.shape[:2]
         boxes *= image_scale((width, height), self.size)
         sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         boxes, scores = boxes[sized], scores[sized]
-        kept = suppress(boxes, self.network_overlap)[: self.most]
+        kept = suppress(boxes, self.network_overlap)[: self.max_people]
         boxes, scores = boxes[kept], scores[kept]
         kept = nms(np.concatenate([boxes, scores[:, None]], axis=1), self.max_overlap)
         return boxes[kept].reshape(-1, 4), scores[kept]

@@ -122,8 +122,8 @@ class Person:
     features: torch.Tensor
 
 
-class Answer(NamedTuple):
-    """What the network gives for one crop: features (C, h, w), and SimCC scores of x and y (17, bins)."""
+class Output(NamedTuple):
+    """Output of the network for one crop: features (C, h, w), and SimCC scores of x and y (17, bins), on the device."""
 
     region: Region
     features: torch.Tensor
@@ -145,7 +145,7 @@ class RTMPoseNetwork(openmmlab.FixedSizeNetwork):
         return features, x, y
 
 
-class PoseEstimator(Estimator[tuple[Image, Floats], Answer]):
+class PoseEstimator(Estimator[tuple[Image, Floats], Output]):
     """RTMPose over many boxes of many images.
 
     Parameters
@@ -197,7 +197,7 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Answer]):
         found: Iterator[Person] = iter(self._people(self.run(requests)) if requests else ())
         return [[next(found) for _ in rows] for rows in boxes]
 
-    def run_batch(self, requests: Sequence[tuple[Image, Floats]]) -> list[Answer]:
+    def run_batch(self, requests: Sequence[tuple[Image, Floats]]) -> list[Output]:
         """See `Estimator.run_batch`."""
         regions = [Region.of_box(np.asarray(box, np.float32), self.size, self.padding) for _, box in requests]
         crops = self._inputs([image for image, _ in requests], regions)
@@ -209,7 +209,7 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Answer]):
             with self.context.inference(exact=True):
                 back = x.index_select(1, self._flip).flip(-1), y.index_select(1, self._flip)
                 simcc = [(axis + other) * 0.5 for axis, other in zip(simcc, back, strict=True)]
-        return [Answer(*rows) for rows in zip(regions, features, *simcc, strict=True)]
+        return [Output(*rows) for rows in zip(regions, features, *simcc, strict=True)]
 
     def _inputs(self, images: Images, regions: Sequence[Region]) -> torch.Tensor:
         """Crops (N, height, width, 3) uint8 of the images on the device."""
@@ -224,11 +224,11 @@ class PoseEstimator(Estimator[tuple[Image, Floats], Answer]):
                 first += len(group)
             return torch.cat(crops)
 
-    def _people(self, answers: Sequence[Answer]) -> list[Person]:
-        """Poses of the answers, by mmpose's own decoder."""
-        simcc = self.context.fetch([torch.stack(axis) for axis in zip(*((a.x, a.y) for a in answers), strict=True)])
+    def _people(self, outputs: Sequence[Output]) -> list[Person]:
+        """Poses of the crops, by mmpose's own decoder."""
+        simcc = self.context.fetch([torch.stack([out.x for out in outputs]), torch.stack([out.y for out in outputs])])
         keypoints, scores = self.model.head.decoder.decode(*simcc)
         return [
-            Person(answer.region.to_image(joints), own, answer.region, answer.features)
-            for answer, joints, own in zip(answers, keypoints, scores, strict=True)
+            Person(out.region.to_image(joints), own, out.region, out.features)
+            for out, joints, own in zip(outputs, keypoints, scores, strict=True)
         ]

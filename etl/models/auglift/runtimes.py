@@ -51,7 +51,7 @@ def choose(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
         workers of a cluster check their devices themselves: a login node may have none.
     """
     settings = parse(config.models.options)
-    existing = list(_runtimes_of_features(config, settings))
+    existing = list(_choices_of_features(config, settings))
     # Only asked where it matters: torch takes seconds to import.
     gpu = functools.cache(lambda: _workers_have_gpu(config, settings))
     local = config.cluster.kind == "local"
@@ -60,7 +60,7 @@ def choose(config: Config, *, compute: bool) -> tuple[Config, list[str]]:
     if compute and local:
         check_device(settings, gpu)
     chosen: dict[str, str] = {}
-    for option, asked in _left_open(settings).items():
+    for option, asked in _choices(settings).items():
         usable = [found[option] for found in existing if found[option] in (TORCH, ONNXRUNTIME, "host", "device")]
         if asked != "auto":
             chosen[option] = asked
@@ -136,7 +136,7 @@ def sees_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _left_open(settings: AugliftSettings) -> dict[str, str]:
+def _choices(settings: AugliftSettings) -> dict[str, str]:
     """Options that this module may choose, as configured: the runtimes, then where inputs are made."""
     return {**{f"{part}_runtime": name for part, name in settings.runtimes.items()}, "inputs": settings.inputs}
 
@@ -166,8 +166,8 @@ def _has_driver() -> bool:
     return True
 
 
-def _runtimes_of_features(config: Config, settings: AugliftSettings) -> Iterator[dict[str, str]]:
-    """Values of the options of `_left_open` that made each dataset's last features, if the same networks did."""
+def _choices_of_features(config: Config, settings: AugliftSettings) -> Iterator[dict[str, str]]:
+    """Values of the options of `_choices` that made each dataset's last features, if the same networks did."""
     workspace = Workspace(config.workspace)
     for dataset in sorted(set(config.datasets.selected()).intersection(workspace.datasets())):
         key = workspace.current(dataset).features
